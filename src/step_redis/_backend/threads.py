@@ -1,0 +1,92 @@
+"""What differs for blocking code: waiting, taking turns, jobs, and redis-py's classes."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+import redis.connection
+import redis.exceptions
+
+__all__ = [
+    "Connection",
+    "ConnectionPool",
+    "Job",
+    "Places",
+    "RedisPool",
+    "SSLConnection",
+    "TCPConnection",
+    "Turn",
+    "read_reply",
+    "sleep",
+    "start",
+]
+
+Connection = redis.connection.ConnectionInterface
+ConnectionPool = redis.BlockingConnectionPool
+TCPConnection = redis.Connection
+SSLConnection = redis.SSLConnection
+RedisPool = redis.ConnectionPool
+"""What any pool of redis-py is an instance of."""
+
+sleep = time.sleep
+
+
+class Turn:
+    """Who holds it may go on; the others wait."""
+
+    def __init__(self) -> None:
+        self._lock: threading.Lock | threading.Semaphore = threading.Lock()
+
+    def take(self, seconds: float | None) -> bool:
+        """Wait for the turn, at most so long; return whether it was had."""
+        longest = threading.TIMEOUT_MAX if seconds is None else min(seconds, threading.TIMEOUT_MAX)
+        return self._lock.acquire(timeout=longest)
+
+    def give(self) -> None:
+        """Let the next one go on."""
+        self._lock.release()
+
+
+class Places(Turn):
+    """A turn that so many may hold at once."""
+
+    def __init__(self, places: int) -> None:
+        self._lock = threading.Semaphore(places)
+
+
+class Job:
+    """Something that was carried to its end."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self._failure = failure
+
+    def finished(self, seconds: float | None) -> bool:  # noqa: ARG002 - the twin waits
+        """Return True: a thread's job ends before anybody can ask."""
+        return True
+
+    def result(self) -> None:
+        """Raise what made it fail."""
+        if self._failure is not None:
+            raise self._failure
+
+    def cancel(self) -> None:
+        """Do nothing: it has ended."""
+
+
+def start(function: Callable[..., None], *args: Any) -> Job:
+    """Carry out a job in this thread."""
+    try:
+        function(*args)
+    except Exception as failure:  # noqa: BLE001 - result() raises it, as a task does
+        return Job(failure)
+    return Job(None)
+
+
+def read_reply(connection: Connection, seconds: float) -> Any:
+    """Return the next reply, an error reply too, as bytes; wait at most so long."""
+    try:
+        return connection.read_response(disable_decoding=True, timeout=seconds)
+    except redis.exceptions.ResponseError as error:
+        return error

@@ -1,0 +1,29 @@
+"""Arguments of public calls, checked before anything is sent."""
+
+from typing import Any
+
+from step_redis.errors import ConfigurationError
+
+__all__ = ["check_name", "check_whole"]
+
+
+def check_name(argument: str, value: Any) -> None:
+    """Refuse what cannot be the name of a key, a group or a consumer."""
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{argument} must be a str that is not empty; got {value!r}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"{argument} is not valid Unicode: {value!r}") from None
+
+
+def check_whole(argument: str, value: Any, least: int, *, none: str | None = None) -> None:
+    """Refuse what is no whole number of at least ``least``; ``none`` says what None would mean."""
+    if value is None and none is not None:
+        return
+    if type(value) is not int or value < least:
+        otherwise = f", or None {none}" if none is not None else ""
+        raise ConfigurationError(
+            f"{argument} must be a whole number of at least {least}{otherwise}; got {value!r}"
+        )

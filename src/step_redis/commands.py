@@ -1,0 +1,162 @@
+"""Commands built and replies read: values in, arguments out; bytes in, values out; no I/O."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from step_redis.errors import ConfigurationError
+from step_redis.messages import Delivery
+
+__all__ = [
+    "Command",
+    "EntryId",
+    "Pending",
+    "entry_id",
+    "expire",
+    "ping",
+    "read_deliveries",
+    "read_entries",
+    "read_pending",
+    "xack",
+    "xadd",
+    "xclaim",
+    "xgroup_create",
+    "xpending",
+    "xrange",
+    "xreadgroup",
+]
+
+Argument: TypeAlias = str | bytes | int
+Command: TypeAlias = tuple[Argument, ...]
+EntryId: TypeAlias = tuple[int, int]
+"""Ids compare as numbers, not as text."""
+
+_ID = re.compile(r"\d+-\d+")
+
+
+@attrs.frozen
+class Pending:
+    """A message that was delivered and not acknowledged."""
+
+    id: str
+    count: int
+    """How many times it was delivered."""
+
+
+def ping() -> Command:
+    """Ask for a sign of life; answered with ``PONG``."""
+    return ("PING",)
+
+
+def expire(key: str, seconds: int) -> Command:
+    """Set a key's time to live; answered with 1, or 0 if there is no such key."""
+    return ("EXPIRE", key, seconds)
+
+
+def xgroup_create(stream: str, group: str, start_id: str) -> Command:
+    """Make a group, and the stream if it is missing; answered with OK or ``BUSYGROUP``."""
+    return ("XGROUP", "CREATE", stream, group, start_id, "MKSTREAM")
+
+
+def xadd(
+    stream: str, fields: Sequence[bytes], *, max_len: int | None, exact: bool, create: bool
+) -> Command:
+    """Append an entry; answered with its id, or None if ``create`` forbids to make the stream."""
+    options: list[Argument] = [] if create else ["NOMKSTREAM"]
+    if max_len is not None:
+        options += ["MAXLEN", "=" if exact else "~", max_len]
+    return ("XADD", stream, *options, "*", *fields)
+
+
+def xack(stream: str, group: str, ids: Iterable[str]) -> Command:
+    """Acknowledge; answered with how many were pending."""
+    return ("XACK", stream, group, *ids)
+
+
+def xreadgroup(  # noqa: PLR0913 - the command has them
+    stream: str, group: str, consumer: str, *, count: int, block_ms: int | None, start: str = ">"
+) -> Command:
+    """Read new entries (``>``) or, from an id on, the consumer's own pending ones.
+
+    ``block_ms`` None returns at once; at least 1 otherwise, since 0 would wait for ever.
+    """
+    block = () if block_ms is None else ("BLOCK", max(1, block_ms))
+    return (
+        *("XREADGROUP", "GROUP", group, consumer, "COUNT", count),
+        *(*block, "STREAMS", stream, start),
+    )
+
+
+def xpending(  # noqa: PLR0913 - the command has them
+    stream: str,
+    group: str,
+    *,
+    after: EntryId | None = None,
+    count: int,
+    consumer: str | None = None,
+    min_idle_ms: int | None = None,
+) -> Command:
+    """List pending messages by id, of one consumer or of all."""
+    idle = () if min_idle_ms is None else ("IDLE", min_idle_ms)
+    start = "-" if after is None else f"({after[0]}-{after[1]}"
+    of = () if consumer is None else (consumer,)
+    return ("XPENDING", stream, group, *idle, start, "+", count, *of)
+
+
+def xrange(stream: str, message_id: str) -> Command:
+    """Read one entry; answered with a list of it, empty if it was deleted."""
+    return ("XRANGE", stream, message_id, message_id)
+
+
+def xclaim(
+    stream: str, group: str, consumer: str, *, min_idle_ms: int, ids: Iterable[str]
+) -> Command:
+    """Take over those of the ids that are idle for long enough; answered with their entries."""
+    return ("XCLAIM", stream, group, consumer, min_idle_ms, *ids)
+
+
+def entry_id(text: str) -> EntryId:
+    """Return an entry's id as numbers."""
+    milliseconds, _, sequence = text.partition("-")
+    return int(milliseconds), int(sequence)
+
+
+def message_ids(ids: str | Iterable[str]) -> list[str]:
+    """Return one id or several as a list.
+
+    Raises:
+        ConfigurationError: Something in it is no id.
+    """
+    found = [ids] if isinstance(ids, str) else list(ids)
+    for one in found:
+        if not isinstance(one, str) or not _ID.fullmatch(one):
+            raise ConfigurationError(f"message_id must be like '1700000000000-0'; got {one!r}")
+    return found
+
+
+def read_entries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
+    """Return the ids and fields of a list of entries; the fields of a deleted one are None.
+
+    What XCLAIM of 6.2 returns for a deleted entry, a nil without an id, is left out.
+    """
+    return [(entry[0].decode(), entry[1]) for entry in reply or () if entry is not None]
+
+
+def read_deliveries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
+    """Return the entries of a reply to XREADGROUP of one stream, in RESP2's shape or RESP3's."""
+    if not reply:
+        return []
+    [entries] = reply.values() if isinstance(reply, Mapping) else [reply[0][1]]
+    return read_entries(entries)
+
+
+def read_pending(reply: Any) -> list[Pending]:
+    """Return what XPENDING lists, by id."""
+    return [Pending(row[0].decode(), row[3]) for row in reply]
+
+
+def new_deliveries(reply: Any) -> list[Delivery]:
+    """Return the entries that a read of new ones delivered: each for the first time."""
+    return [Delivery(id_, fields or [], 1) for id_, fields in read_deliveries(reply)]

@@ -1,0 +1,30 @@
+"""The clock, and a moment until which something may wait."""
+
+from time import monotonic
+
+import attrs
+
+__all__ = ["Deadline", "now"]
+
+now = monotonic
+
+
+@attrs.frozen
+class Deadline:
+    """A moment on the monotonic clock, or never."""
+
+    at: float | None
+
+    @classmethod
+    def after(cls, seconds: float | None) -> "Deadline":
+        """Return the deadline that many seconds from now; None means never."""
+        return cls(None if seconds is None else now() + seconds)
+
+    def left(self) -> float | None:
+        """Return the seconds that are left, never less than 0; None means for ever."""
+        return None if self.at is None else max(0.0, self.at - now())
+
+    @property
+    def passed(self) -> bool:
+        """Whether the moment is over."""
+        return self.at is not None and now() >= self.at

@@ -1,0 +1,222 @@
+"""What went wrong, told once: redis-py's errors as ours, and the one place where they are logged."""
+
+import logging
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+import redis.exceptions
+
+from step_redis.errors import (
+    AuthenticationFailedError,
+    ConnectionFailedError,
+    GroupNotFoundError,
+    NotAStreamError,
+    OperationTimeoutError,
+    PermissionDeniedError,
+    PoolExhaustedError,
+    ServerError,
+    ServerLoadingError,
+    ServerOutOfMemoryError,
+    ServerReadOnlyError,
+    StepRedisError,
+    TlsFailedError,
+)
+from step_redis.options import Target
+
+__all__ = ["REDIS_FAILURES", "Subject", "connect_failure", "reply_failure", "talk_failure", "told"]
+
+REDIS_FAILURES = (redis.exceptions.RedisError, OSError)
+"""What redis-py's connections and pools raise."""
+
+_HIDDEN = "***"
+
+_EXHAUSTED = ("No connection available.",)
+"""What redis-py's blocking pool says, in an error of the same class as a network failure."""
+
+
+@attrs.frozen
+class Subject:
+    """What a call is about; its failures carry it."""
+
+    action: str
+    stream: str = ""
+    group: str = ""
+    consumer: str = ""
+    message_id: str | None = None
+
+    def consumer_path(self) -> tuple[str, str, str]:
+        """Return what names a consumer: stream, group and consumer."""
+        return self.stream, self.group, self.consumer
+
+
+@contextmanager
+def told(logger: logging.Logger, subject: Subject) -> Iterator[None]:
+    """Give a failure its subject and log it: once, where the user's call ends."""
+    try:
+        yield
+    except StepRedisError as error:
+        for name in ("stream", "group", "consumer", "message_id"):
+            if getattr(error, name) is None:
+                setattr(error, name, getattr(subject, name) or None)
+        logger.error("%s failed: %s: %s", subject.action, type(error).__name__, error)
+        raise
+
+
+def connect_failure(error: Exception, target: Target) -> StepRedisError:
+    """Return the failure of getting a connection; nothing of the user's was sent."""
+    if isinstance(error, redis.exceptions.MaxConnectionsError) or error.args == _EXHAUSTED:
+        failure: StepRedisError = PoolExhaustedError(
+            f"all connections to {target.name} stayed in use: raise max_connections or"
+            " connection_available_timeout"
+        )
+    elif (reply := _refusal(error, target)) is not None:
+        failure = reply
+    elif (tls := _tls_failure(error, target)) is not None:
+        failure = tls
+    elif isinstance(error, redis.exceptions.TimeoutError | TimeoutError):
+        failure = OperationTimeoutError(
+            f"connecting to {target.name} took longer than {target.connect_seconds:g} s"
+            " (socket_connect_timeout)"
+        )
+    elif isinstance(error, redis.exceptions.InvalidResponse):
+        failure = ConnectionFailedError(
+            f"{target.name} does not answer like a Redis server; if it expects TLS, set ssl_enable"
+        )
+    else:
+        failure = ConnectionFailedError(
+            f"cannot connect to {target.name}: {_clean(error, target)}. Check host and port, and"
+            " that the server runs; if it expects TLS, set ssl_enable"
+        )
+    return _caused(failure, error, target)
+
+
+def talk_failure(error: Exception, target: Target, effect: str | None) -> StepRedisError:
+    """Return the failure of a command whose sending had begun.
+
+    Args:
+        error: What redis-py raised.
+        target: What the connection leads to.
+        effect: What may have happened on the server, as in ``"the entry may have been written"``;
+            None for a command that changes nothing.
+    """
+    if (reply := _refusal(error, target)) is not None:
+        return _caused(reply, error, target)
+    outcome = f"; {effect}" if effect else ""
+    unknown = effect is not None
+    if isinstance(error, redis.exceptions.TimeoutError | TimeoutError):
+        failure: StepRedisError = OperationTimeoutError(
+            f"{target.name} did not answer in time{outcome}", outcome_unknown=unknown
+        )
+    elif (tls := _tls_failure(error, target)) is not None:
+        tls.outcome_unknown = unknown
+        failure = tls
+    else:
+        failure = ConnectionFailedError(
+            f"the connection to {target.name} broke: {_clean(error, target)}{outcome}",
+            outcome_unknown=unknown,
+        )
+    return _caused(failure, error, target)
+
+
+def reply_failure(error: redis.exceptions.RedisError, target: Target) -> StepRedisError:
+    """Return the failure that an error reply stands for; the command was not carried out."""
+    text = _clean(error, target)
+    match _code(error):
+        case "NOGROUP":
+            return GroupNotFoundError(
+                "there is no such stream or no such group on it; create_input_stream makes both"
+            )
+        case "WRONGTYPE":
+            return NotAStreamError("the key holds something else than a stream")
+        case "NOPERM":
+            return PermissionDeniedError(
+                f"{target.name} denied permission: {text}. Give the user the command and the key"
+                " (ACL SETUSER)"
+            )
+        case "READONLY":
+            return ServerReadOnlyError(
+                f"{target.name} is a read-only replica: connect to the primary"
+            )
+        case "OOM":
+            return ServerOutOfMemoryError(
+                f"{target.name} has reached its maxmemory: trim or delete data, or raise the limit"
+            )
+        case _:
+            return ServerError(f"{target.name} answered with an error: {text}")
+
+
+def is_reply(error: object, code: str) -> bool:
+    """Whether something is an error reply of that code."""
+    return isinstance(error, redis.exceptions.ResponseError) and _code(error) == code
+
+
+def _code(error: redis.exceptions.RedisError) -> str:
+    # redis-py takes the codes that it knows out of the text.
+    return error.status_code or str(error).partition(" ")[0]
+
+
+def _refusal(error: Exception, target: Target) -> StepRedisError | None:
+    """Return the failure if the server itself refused, and so carried out nothing."""
+    match error:
+        case redis.exceptions.AuthenticationWrongNumberOfArgsError():
+            return None
+        case redis.exceptions.AuthenticationError():
+            return AuthenticationFailedError(
+                f"{target.name} refused to authenticate: {_clean(error, target)}."
+                " Check username and password"
+            )
+        case redis.exceptions.BusyLoadingError():
+            return ServerLoadingError(f"{target.name} is still loading its data: try again")
+        case redis.exceptions.ResponseError():
+            return reply_failure(error, target)
+        case _:
+            return None
+
+
+def _tls_failure(error: Exception, target: Target) -> StepRedisError | None:
+    """Return the failure if TLS is why."""
+    found = next((link for link in _chain(error) if isinstance(link, ssl.SSLError)), None)
+    if found is None:
+        return None
+    if isinstance(found, ssl.SSLCertVerificationError):
+        return TlsFailedError(
+            f"the certificate of {target.name} cannot be trusted: {found.verify_message}. Check"
+            " host, ssl_ca_certs_file and the certificate"
+        )
+    reason = found.reason or str(found)
+    if reason in _NO_TLS:
+        return TlsFailedError(
+            f"{target.name} does not speak TLS on this port: use its TLS port, or set"
+            f" ssl_enable=False ({reason})"
+        )
+    return TlsFailedError(
+        f"TLS with {target.name} failed: {reason}. If the server asks for a client certificate,"
+        " set ssl_client_cert_file and ssl_client_key_file"
+    )
+
+
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+"""What OpenSSL says of plain text, in its various versions."""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _clean(error: BaseException, target: Target) -> str:
+    """Return the text of an error without secrets."""
+    text = str(error)
+    for secret in target.secrets:
+        text = text.replace(secret, _HIDDEN)
+    return text.rstrip(".")
+
+
+def _caused(failure: StepRedisError, error: BaseException, target: Target) -> StepRedisError:
+    """Chain the errors, unless the old one would show a secret in a traceback."""
+    leaks = any(secret in str(link) for link in _chain(error) for secret in target.secrets)
+    failure.__cause__ = None if leaks else error
+    return failure

@@ -1,0 +1,130 @@
+"""What one consumer received and did not hand over yet, and what may have been lost on its way."""
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from step_redis.commands import EntryId, Pending, entry_id
+from step_redis.messages import Delivery
+
+__all__ = ["Inbox"]
+
+_MARGIN_SECONDS = 1.0
+"""A read ends on the server this long after its BLOCK at the latest, counted from a moment
+when the server was seen alive."""
+
+
+@attrs.define
+class _LostRead:
+    """Reads whose reply never came; on the server they may still be waiting, and take messages."""
+
+    after: EntryId
+    """All that they can have taken has a higher id."""
+    block_seconds: float
+    over_at: float | None = None
+    """When they must have ended; None until the server was seen alive."""
+
+
+@attrs.define(eq=False)
+class Inbox:
+    """The state of one consumer of one group, without I/O; times are passed in.
+
+    A group gives out ids in rising order. So what a lost read took are the consumer's pending
+    messages above the highest id that was received when the read was sent, without those that
+    were received since. That needs no memory of all that was handed over, and none of what was
+    acknowledged elsewhere.
+    """
+
+    _ready: list[Delivery] = attrs.field(factory=list)
+    _top: EntryId = (0, 0)
+    _sent_at: EntryId = (0, 0)
+    _since: set[str] = attrs.field(factory=set)
+    """Received since the oldest lost read was sent, by whatever way."""
+    _meanwhile: set[str] = attrs.field(factory=set)
+    """Received by another way while the read under way was under way."""
+    _lost: _LostRead | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether something waits to be handed over."""
+        return bool(self._ready)
+
+    @property
+    def lost_after(self) -> EntryId | None:
+        """The id above which messages may have been lost; None if none can have been."""
+        return self._lost and self._lost.after
+
+    def read_sent(self) -> None:
+        """A read of new messages is about to be sent."""
+        self._sent_at = self._top
+        self._meanwhile.clear()
+        if self._lost is None:
+            self._since.clear()
+
+    def arrived(self, deliveries: Sequence[Delivery]) -> None:
+        """The read was answered with these."""
+        if deliveries and entry_id(deliveries[0].id) <= self._sent_at:
+            # The group was set back or made anew: what it delivers, it delivers again.
+            self._top = (0, 0)
+            self._meanwhile.clear()
+        self._keep(delivery for delivery in deliveries if delivery.id not in self._meanwhile)
+
+    def read_lost(self, block_seconds: float) -> None:
+        """The read may have been sent, and its reply will not be seen."""
+        lost = self._lost or _LostRead(self._sent_at, block_seconds)
+        self._lost = _LostRead(
+            min(lost.after, self._sent_at), max(lost.block_seconds, block_seconds)
+        )
+
+    def unseen(self, pending: Iterable[Pending]) -> list[Pending]:
+        """Return those that were never received: lost reads took them."""
+        return [message for message in pending if message.id not in self._since]
+
+    def recovered(self, deliveries: Sequence[Delivery]) -> None:
+        """What a lost read took was fetched."""
+        fetched = [delivery for delivery in deliveries if delivery.id not in self._since]
+        self._meanwhile.update(delivery.id for delivery in fetched)
+        self._keep(fetched)
+
+    def searched(self, asked_at: float, answered_at: float) -> None:
+        """All pending messages were looked through, and nothing was unseen."""
+        if self._lost is None:
+            return
+        if self._lost.over_at is None:
+            self._lost.over_at = answered_at + self._lost.block_seconds + _MARGIN_SECONDS
+        elif asked_at >= self._lost.over_at:
+            self._lost = None
+
+    def handed_elsewhere(self, ids: Iterable[str]) -> None:
+        """Another call handed these over; a read under way may bring them again."""
+        handed = set(ids)
+        self._since |= handed
+        self._meanwhile |= handed
+        self._top = max((self._top, *map(entry_id, handed)))
+        self._ready = [delivery for delivery in self._ready if delivery.id not in handed]
+
+    def group_is_gone(self) -> None:
+        """There is no group: whatever was pending in it is gone."""
+        self._top = (0, 0)
+        self._since.clear()
+        self._meanwhile.clear()
+        self._lost = None
+
+    def peek(self, count: int) -> list[Delivery]:
+        """Return what is to be handed over next."""
+        return self._ready[:count]
+
+    def drop(self, deliveries: Sequence[Delivery]) -> None:
+        """These, the next ones, are being handed over."""
+        del self._ready[: len(deliveries)]
+
+    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Handing over was interrupted, before or after they were dropped."""
+        kept = {delivery.id for delivery in self._ready}
+        self._ready[:0] = [delivery for delivery in deliveries if delivery.id not in kept]
+
+    def _keep(self, deliveries: Iterable[Delivery]) -> None:
+        kept = list(deliveries)
+        self._ready += kept
+        self._since.update(delivery.id for delivery in kept)
+        self._top = max((self._top, *(entry_id(delivery.id) for delivery in kept)))

@@ -1,0 +1,48 @@
+"""What a reader gets: received messages."""
+
+from typing import Any, TypedDict
+
+import attrs
+
+from step_redis.codec import Codec
+
+__all__ = ["Delivery", "ReceivedMessage", "received_message"]
+
+
+class ReceivedMessage(TypedDict):
+    """A message as ``receive_message`` returns it: a dict with these keys."""
+
+    id: str
+    """The entry's id, as in ``"1700000000000-0"``; acknowledge with it."""
+    data: dict[Any, Any]
+    """The message that was published; the raw fields, as bytes, if ``error`` is set."""
+    headers: dict[str, str]
+    """The headers it was published with."""
+    stream: str
+    """The stream it was read from."""
+    delivery_count: int
+    """How many times it was delivered within the group, this time included."""
+    error: str | None
+    """None, or why the entry could not be decoded."""
+
+
+@attrs.frozen
+class Delivery:
+    """An entry that the server delivered to a consumer, not decoded yet."""
+
+    id: str
+    fields: list[bytes] = attrs.field(repr=False)
+    count: int
+
+
+def received_message(stream: str, delivery: Delivery, codec: Codec) -> ReceivedMessage:
+    """Return what the user gets for a delivery."""
+    decoded = codec.decode(delivery.fields)
+    return {
+        "id": delivery.id,
+        "data": decoded.data,
+        "headers": decoded.headers,
+        "stream": stream,
+        "delivery_count": delivery.count,
+        "error": decoded.error,
+    }
