@@ -4,7 +4,7 @@ from typing import Any
 
 from step_redis.errors import ConfigurationError
 
-__all__ = ["check_name", "check_whole"]
+__all__ = ["check_name", "check_type", "check_whole"]
 
 
 def check_name(argument: str, value: Any) -> None:
@@ -16,6 +16,14 @@ def check_name(argument: str, value: Any) -> None:
             value.encode()
         except UnicodeEncodeError:
             raise ConfigurationError(f"{argument} is not valid Unicode: {value!r}") from None
+
+
+def check_type(argument: str, value: Any, wanted: type) -> None:
+    """Refuse what is of another type."""
+    if not isinstance(value, wanted):
+        raise ConfigurationError(
+            f"{argument} must be {wanted.__name__}; got {type(value).__name__}"
+        )
 
 
 def check_whole(argument: str, value: Any, least: int, *, none: str | None = None) -> None:

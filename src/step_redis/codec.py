@@ -44,6 +44,11 @@ class Decoded:
     error: str | None = None
 
 
+def _check_foreign(_: object, __: "attrs.Attribute[Any]", value: Any) -> None:
+    if value not in ("str", "bytes"):
+        raise ConfigurationError(f"foreign must be 'str' or 'bytes'; got {value!r}")
+
+
 @attrs.frozen(kw_only=True)
 class Codec:
     """Turns messages into fields and back.
@@ -55,12 +60,7 @@ class Codec:
     """
 
     default: Callable[[Any], Any] | None = None
-    foreign: Literal["str", "bytes"] = attrs.field(default="str")
-
-    @foreign.validator
-    def _check_foreign(self, _: Any, value: Any) -> None:
-        if value not in ("str", "bytes"):
-            raise ConfigurationError(f"foreign must be 'str' or 'bytes'; got {value!r}")
+    foreign: Literal["str", "bytes"] = attrs.field(default="str", validator=_check_foreign)
 
     def encode(
         self, message: Mapping[str, Any], headers: Mapping[str, str] | None = None

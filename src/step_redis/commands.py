@@ -75,7 +75,7 @@ def xack(stream: str, group: str, ids: Iterable[str]) -> Command:
     return ("XACK", stream, group, *ids)
 
 
-def xreadgroup(  # noqa: PLR0913 - the command has them
+def xreadgroup(
     stream: str, group: str, consumer: str, *, count: int, block_ms: int | None, start: str = ">"
 ) -> Command:
     """Read new entries (``>``) or, from an id on, the consumer's own pending ones.
@@ -89,7 +89,7 @@ def xreadgroup(  # noqa: PLR0913 - the command has them
     )
 
 
-def xpending(  # noqa: PLR0913 - the command has them
+def xpending(
     stream: str,
     group: str,
     *,
@@ -129,7 +129,7 @@ def message_ids(ids: str | Iterable[str]) -> list[str]:
     Raises:
         ConfigurationError: Something in it is no id.
     """
-    found = [ids] if isinstance(ids, str) else list(ids)
+    found: list[Any] = [ids] if isinstance(ids, str) else list(ids)
     for one in found:
         if not isinstance(one, str) or not _ID.fullmatch(one):
             raise ConfigurationError(f"message_id must be like '1700000000000-0'; got {one!r}")

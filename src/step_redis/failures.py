@@ -1,8 +1,8 @@
-"""What went wrong, told once: redis-py's errors as ours, and the one place where they are logged."""
+"""What went wrong: redis-py's errors as ours, and the one place where they are logged."""
 
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import attrs
@@ -52,7 +52,7 @@ class Subject:
 
 
 @contextmanager
-def told(logger: logging.Logger, subject: Subject) -> Iterator[None]:
+def told(logger: logging.Logger, subject: Subject) -> Generator[None]:
     """Give a failure its subject and log it: once, where the user's call ends."""
     try:
         yield
@@ -60,7 +60,8 @@ def told(logger: logging.Logger, subject: Subject) -> Iterator[None]:
         for name in ("stream", "group", "consumer", "message_id"):
             if getattr(error, name) is None:
                 setattr(error, name, getattr(subject, name) or None)
-        logger.error("%s failed: %s: %s", subject.action, type(error).__name__, error)
+        # Whoever catches it has the traceback.
+        logger.error("%s failed: %s: %s", subject.action, type(error).__name__, error)  # noqa: TRY400
         raise
 
 

@@ -52,7 +52,7 @@ class Inbox:
     @property
     def lost_after(self) -> EntryId | None:
         """The id above which messages may have been lost; None if none can have been."""
-        return self._lost and self._lost.after
+        return None if self._lost is None else self._lost.after
 
     def read_sent(self) -> None:
         """A read of new messages is about to be sent."""

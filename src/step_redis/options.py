@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import attrs
@@ -11,7 +12,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from step_redis.errors import ConfigurationError
 from step_redis.params import StepRedisPoolParams
 
-__all__ = ["Target", "check_tls_files", "connection_options", "reader_options"]
+__all__ = ["Target", "check_tls_files", "pool_options", "reader_options"]
 
 _DEFAULT_SECONDS = 5.0
 
@@ -44,9 +45,11 @@ class Target:
         )
 
 
-def connection_options(params: StepRedisPoolParams) -> dict[str, Any]:
-    """Return the keyword arguments of a redis-py connection, TLS included."""
+def pool_options(params: StepRedisPoolParams) -> dict[str, Any]:
+    """Return the keyword arguments of redis-py's blocking pool, TLS included."""
     options: dict[str, Any] = {
+        "max_connections": params.max_connections,
+        "timeout": params.connection_available_timeout,
         "host": params.host,
         "port": params.port,
         "username": params.username,
@@ -73,10 +76,16 @@ def connection_options(params: StepRedisPoolParams) -> dict[str, Any]:
     return options
 
 
-def reader_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments for connections like those of a pool that somebody else made."""
-    mine = {name: value for name, value in options.items() if not name.startswith("maint_")}
-    return mine | {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+def reader_options(
+    options: Mapping[str, Any], max_connections: int, available_seconds: float | None
+) -> dict[str, Any]:
+    """Return the keyword arguments of a pool for reads, beside a pool with these options."""
+    shared = {name: value for name, value in options.items() if not name.startswith("maint_")}
+    return shared | {
+        "max_connections": max_connections,
+        "timeout": available_seconds,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
 
 
 def _keepalive_options(params: StepRedisPoolParams) -> dict[int, int]:
@@ -104,8 +113,7 @@ def check_tls_files(params: StepRedisPoolParams) -> None:
         path = getattr(params, name)
         try:
             if path is not None:
-                with open(path, "rb"):
-                    pass
+                Path(path).read_bytes()
         except OSError as error:
             raise ConfigurationError(f"{name}: cannot read {path!r}: {error.strerror}") from error
     try:
@@ -125,15 +133,10 @@ def check_tls_files(params: StepRedisPoolParams) -> None:
     except ssl.SSLError as error:
         hint = (
             "it is encrypted and the password is missing or wrong (ssl_client_key_file_password),"
-            if b"ENCRYPTED" in _content(key)
+            if b"ENCRYPTED" in Path(key).read_bytes()
             else "it is no PEM key,"
         )
         raise ConfigurationError(
             f"ssl_client_key_file: cannot use {key!r}: {hint} or it does not belong to"
             f" {params.ssl_client_cert_file!r} (OpenSSL: {error.reason})"
         ) from None
-
-
-def _content(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
@@ -14,14 +14,14 @@ __all__ = ["StepRedisPoolParams"]
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
-type_checks = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+Check: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
 def _fail(name: str, value: object, wanted: str) -> ConfigurationError:
     return ConfigurationError(f"{name} must be {wanted}; got {value!r}")
 
 
-def _whole(low: int, high: int | None = None) -> type_checks:
+def _whole(low: int, high: int | None = None) -> Check:
     wanted = f"a whole number of at least {low}" if high is None else f"between {low} and {high}"
 
     def check(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -58,7 +58,16 @@ def _protocol(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise _fail(attribute.name, value, "2 or 3 (the version of RESP)")
 
 
-_optional = attrs.validators.optional
+def _optional(check: Check) -> Check:
+    def check_unless_none(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if value is not None:
+            check(instance, attribute, value)
+
+    return check_unless_none
+
+
+def _none_to_empty(value: Any) -> Any:
+    return "" if value is None else value
 
 
 @attrs.frozen(kw_only=True)
@@ -105,9 +114,7 @@ class StepRedisPoolParams:
     host: str = attrs.field(default="localhost", validator=_text)
     port: int = attrs.field(default=6379, validator=_whole(1, 65535))
     username: str | None = attrs.field(default=None, validator=_optional(_text))
-    password: str = attrs.field(
-        default="", converter=attrs.converters.default_if_none(""), validator=_secret, repr=False
-    )
+    password: str = attrs.field(default="", converter=_none_to_empty, validator=_secret, repr=False)
     db: int = attrs.field(default=0, validator=_whole(0))
     socket_timeout: float = attrs.field(default=5, validator=_seconds)
     socket_connect_timeout: float = attrs.field(default=5, validator=_seconds)
@@ -155,7 +162,9 @@ class StepRedisPoolParams:
         return cls(**{**found, **fields})
 
     @classmethod
-    def from_env(cls, prefix: str = "STEP_REDIS_", environ: Mapping[str, str] | None = None) -> Self:
+    def from_env(
+        cls, prefix: str = "STEP_REDIS_", environ: Mapping[str, str] | None = None
+    ) -> Self:
         """Return the parameters that environment variables describe.
 
         ``STEP_REDIS_HOST`` sets ``host``, and so on for every field. ``STEP_REDIS_URL``, if it is
@@ -181,25 +190,25 @@ class StepRedisPoolParams:
 
 def _parse(attribute: "attrs.Attribute[Any]", text: str, where: str) -> object:
     """Return the value of a field that was written as text in a URL or a variable."""
-    kind = attribute.type
+    kind: Any = attribute.type
     if kind is bool:
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE
         raise _fail(where, text, "true or false")
+    if kind == float | None and text.lower() == "none":
+        return None
     if kind in (int, float, float | None):
-        if kind == float | None and text.lower() == "none":
-            return None
         try:
-            return int(text) if kind is int or text.isdecimal() else float(text)
+            return int(text) if text.isdecimal() else float(text)
         except ValueError:
             raise _fail(where, text, "a number") from None
     return text
 
 
 def _url_fields(url: str) -> dict[str, Any]:
-    encode = "percent-encode special characters in user and password"
     # Whatever is wrong, the URL and its parts stay out of the error: a password that is not
     # percent-encoded ends up in the wrong part.
+    encode = "percent-encode special characters in user and password"
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -209,20 +218,18 @@ def _url_fields(url: str) -> dict[str, Any]:
         raise ConfigurationError("the URL must begin with redis:// or, for TLS, rediss://")
     if parts.fragment:
         raise ConfigurationError(f"the URL has a '#' in it; {encode}")
-    found: dict[str, Any] = {"ssl_enable": parts.scheme == "rediss"}
-    if parts.hostname:
-        found["host"] = unquote(parts.hostname)
-    if port is not None:
-        found["port"] = port
-    if parts.username:
-        found["username"] = unquote(parts.username)
-    if parts.password:
-        found["password"] = unquote(parts.password)
-    path = parts.path.strip("/")
-    if path:
-        if not path.isdecimal():
-            raise ConfigurationError(f"the URL's path must be the number of a database; {encode}")
-        found["db"] = int(path)
+    database = parts.path.strip("/")
+    if database and not database.isdecimal():
+        raise ConfigurationError(f"the URL's path must be the number of a database; {encode}")
+    written = {
+        "host": unquote(parts.hostname or ""),
+        "port": port,
+        "username": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "db": int(database or 0),
+    }
+    found: dict[str, Any] = {name: value for name, value in written.items() if value}
+    found["ssl_enable"] = parts.scheme == "rediss"
     fields = attrs.fields_dict(StepRedisPoolParams)
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name not in fields:

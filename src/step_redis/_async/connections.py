@@ -26,10 +26,8 @@ class Connections:
     ) -> None:
         self._commands = commands
         self._readers = aio.ConnectionPool(
-            max_connections=max_read_connections,
-            timeout=available_seconds,
             connection_class=commands.connection_class,
-            **reader_options(commands.connection_kwargs),
+            **reader_options(commands.connection_kwargs, max_read_connections, available_seconds),
         )
         self._reader_places = aio.Places(max_read_connections)
         self._available_seconds = available_seconds
@@ -107,7 +105,7 @@ class Connections:
             if self._closed:
                 raise PoolClosedError(f"the connections to {self.target.name} are closed")
             try:
-                connection = await pool.get_connection()
+                connection: aio.Connection = await pool.get_connection()
                 try:
                     await connection.check_health()
                 except BaseException:

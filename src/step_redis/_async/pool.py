@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from step_redis._backend import aio
-from step_redis.errors import ConfigurationError
-from step_redis.options import check_tls_files, connection_options
+from step_redis.arguments import check_type
+from step_redis.options import check_tls_files, pool_options
 from step_redis.params import StepRedisPoolParams
 
 from .connections import Connections
@@ -31,9 +31,7 @@ class StepRedisPool:
     """
 
     def __init__(self, params: StepRedisPoolParams, logger: logging.Logger | None = None) -> None:
-        if not isinstance(params, StepRedisPoolParams):
-            kind = type(params).__name__
-            raise ConfigurationError(f"params must be StepRedisPoolParams; got {kind}")
+        check_type("params", params, StepRedisPoolParams)
         self._params = params
         self._logger = logger or _logger
         if params.ssl_enable:
@@ -46,10 +44,8 @@ class StepRedisPool:
                     params.port,
                 )
         self._pool = aio.ConnectionPool(
-            max_connections=params.max_connections,
-            timeout=params.connection_available_timeout,
             connection_class=aio.SSLConnection if params.ssl_enable else aio.TCPConnection,
-            **connection_options(params),
+            **pool_options(params),
         )
         self.connections = Connections(
             self._pool, params.max_read_connections, params.connection_available_timeout

@@ -148,9 +148,7 @@ class Reader:
             self._connections.free_reader()
 
     def _command(self, count: int, block_ms: int | None) -> Command:
-        return xreadgroup(
-            self._stream, self._group, self._consumer, count=count, block_ms=block_ms
-        )
+        return xreadgroup(self._stream, self._group, self._consumer, count=count, block_ms=block_ms)
 
     async def _exchange(self, *commands: Command, wait_seconds: float | None) -> None:
         """Send a read and put its reply into the inbox, or note that it was lost."""

@@ -187,7 +187,7 @@ class StepRedisStream:
             )
             if reply is None:
                 raise StreamNotFoundError(
-                    "there is no such stream; create_input_stream makes one, and so does create=True"
+                    "there is no such stream: create_input_stream makes one, create=True too"
                 )
             written: str = reply.decode()
             return written

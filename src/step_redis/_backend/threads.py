@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
-import redis.connection
 import redis.exceptions
 
 __all__ = [
@@ -23,7 +22,7 @@ __all__ = [
     "start",
 ]
 
-Connection = redis.connection.ConnectionInterface
+Connection = redis.Connection
 ConnectionPool = redis.BlockingConnectionPool
 TCPConnection = redis.Connection
 SSLConnection = redis.SSLConnection
