@@ -129,7 +129,8 @@ def message_ids(ids: str | Iterable[str]) -> list[str]:
     Raises:
         ConfigurationError: Something in it is no id.
     """
-    found: list[Any] = [ids] if isinstance(ids, str) else list(ids)
+    several = isinstance(ids, Iterable) and not isinstance(ids, str | bytes)
+    found: list[Any] = list(ids) if several else [ids]
     for one in found:
         if not isinstance(one, str) or not _ID.fullmatch(one):
             raise ConfigurationError(f"message_id must be like '1700000000000-0'; got {one!r}")

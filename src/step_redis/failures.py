@@ -1,6 +1,7 @@
 """What went wrong: redis-py's errors as ours, and the one place where they are logged."""
 
 import logging
+import os
 import ssl
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -79,16 +80,16 @@ def connect_failure(error: Exception, target: Target) -> StepRedisError:
     elif isinstance(error, redis.exceptions.TimeoutError | TimeoutError):
         failure = OperationTimeoutError(
             f"connecting to {target.name} took longer than {target.connect_seconds:g} s"
-            " (socket_connect_timeout)"
+            f" (socket_connect_timeout). {_check_tls(target)}"
         )
     elif isinstance(error, redis.exceptions.InvalidResponse):
         failure = ConnectionFailedError(
-            f"{target.name} does not answer like a Redis server; if it expects TLS, set ssl_enable"
+            f"{target.name} does not answer like a Redis server. {_check_tls(target)}"
         )
     else:
         failure = ConnectionFailedError(
-            f"cannot connect to {target.name}: {_clean(error, target)}. Check host and port, and"
-            " that the server runs; if it expects TLS, set ssl_enable"
+            f"cannot connect to {target.name}: {_why(error, target)}. Check host and port, and that"
+            f" the server runs. {_check_tls(target)}"
         )
     return _caused(failure, error, target)
 
@@ -115,7 +116,7 @@ def talk_failure(error: Exception, target: Target, effect: str | None) -> StepRe
         failure = tls
     else:
         failure = ConnectionFailedError(
-            f"the connection to {target.name} broke: {_clean(error, target)}{outcome}",
+            f"the connection to {target.name} broke: {_why(error, target)}{outcome}",
             outcome_unknown=unknown,
         )
     return _caused(failure, error, target)
@@ -206,6 +207,22 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _check_tls(target: Target) -> str:
+    if target.tls:
+        return "If it does not speak TLS on this port, use its TLS port or set ssl_enable=False"
+    return "If it expects TLS, set ssl_enable=True"
+
+
+def _why(error: BaseException, target: Target) -> str:
+    """Return why a connection failed: in the system's words, if it was the system."""
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno:
+            # asyncio puts words of its own in place of the system's; names that do not resolve
+            # have negative numbers.
+            return os.strerror(link.errno) if link.errno > 0 else str(link.strerror)
+    return _clean(error, target)
 
 
 def _clean(error: BaseException, target: Target) -> str:

@@ -27,6 +27,8 @@ class Target:
     """How long an answer may take."""
     connect_seconds: float
     """How long connecting may be tried."""
+    tls: bool
+    """Whether TLS is spoken."""
     secrets: tuple[str, ...] = attrs.field(repr=False)
     """What must not be seen in an error; servers quote arguments they do not understand."""
 
@@ -41,6 +43,7 @@ class Target:
             name=host,
             socket_seconds=socket_seconds,
             connect_seconds=options.get("socket_connect_timeout") or socket_seconds,
+            tls="ssl_cert_reqs" in options,
             secrets=tuple(filter(None, (options.get("password"), options.get("ssl_password")))),
         )
 

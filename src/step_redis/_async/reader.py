@@ -70,16 +70,18 @@ class Reader:
     ) -> list[ReceivedMessage]:
         """Return messages; wait until the deadline at most for at least one."""
         batch: list[Delivery] = []
+        mine = False
         try:
             with told(self._logger, self._subject):
-                if not await self._turn.take(deadline.left()):
-                    return []
                 try:
-                    await self._fill(count, deadline, ttl_seconds)
-                    batch = self.inbox.peek(count)
-                    self.inbox.drop(batch)
+                    mine = await self._turn.take(deadline.left())
+                    if mine:
+                        await self._fill(count, deadline, ttl_seconds)
+                        batch = self.inbox.peek(count)
+                        self.inbox.drop(batch)
                 finally:
-                    self._turn.give()
+                    if mine:
+                        self._turn.give()
                 messages = [received_message(self._stream, one, self._codec) for one in batch]
             return messages  # noqa: RET504, TRY300 - nothing may come between here and the caller
         except BaseException:

@@ -1,0 +1,141 @@
+"""KeyboardInterrupt in the blocking flavour, at every moment: nothing is stranded."""
+
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import attrs
+import pytest
+
+import step_redis
+from step_redis.sync import StepRedisPool, StepRedisStream
+
+OURS = str(Path(step_redis.__file__).parent)
+
+
+def is_inside_receive(frame: FrameType | None) -> bool:
+    """Whether `receive_message` is running: its last instruction counts, its caller does not."""
+    while frame is not None:
+        if frame.f_code.co_name == "receive_message" and frame.f_code.co_filename.startswith(OURS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@pytest.fixture
+def stream(params: step_redis.StepRedisPoolParams) -> Iterator[StepRedisStream]:
+    # An interrupt within redis-py's pool can cost it a connection for good.
+    roomy = attrs.evolve(params, max_connections=1000, max_read_connections=1000)
+    with StepRedisPool(roomy) as pool, StepRedisStream(pool) as stream:
+        yield stream
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], int]]:
+    """Send Ctrl-C to the main thread at random moments; it strikes inside `receive_message`."""
+    struck = 0
+
+    def handler(_: int, frame: FrameType | None) -> None:
+        nonlocal struck
+        if is_inside_receive(frame):
+            struck += 1
+            raise KeyboardInterrupt
+
+    main, over, dice = threading.main_thread().ident, threading.Event(), random.Random(1)
+
+    def strike() -> None:
+        while not over.wait(dice.random() * 0.006):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, handler)
+    striker = threading.Thread(target=strike)
+    striker.start()
+    try:
+        yield lambda: struck
+    finally:
+        over.set()
+        striker.join()
+        signal.signal(signal.SIGINT, before)
+
+
+# An interrupt within redis-py's connect leaves a socket to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupted_300_times(stream, key, redis):
+    """Ctrl-C 300 times while messages arrive: all come, once, with a delivery count of 1."""
+    stream.create_input_stream(key, "g")
+    enough, sent = threading.Event(), 0
+
+    def publish() -> None:
+        nonlocal sent
+        while not enough.wait(0.001):
+            redis.xadd(key, {"n": sent})
+            sent += 1
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    got: list[Any] = []
+    with interrupts() as struck:
+        while struck() < 300:
+            try:
+                messages = stream.receive_message(key, "g", "c", 500, 3)
+            except KeyboardInterrupt:
+                continue
+            got += messages
+    enough.set()
+    publisher.join()
+    while messages := stream.receive_message(key, "g", "c", 1500, 100):
+        got += messages
+    assert sorted(int(message["data"]["n"]) for message in got) == list(range(sent))
+    assert {message["delivery_count"] for message in got} == {1}
+
+
+class Bomb:
+    """Raises KeyboardInterrupt before the n-th line that runs within a call."""
+
+    def __init__(self, lines: int) -> None:
+        self.left = lines
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
+        path = frame.f_code.co_filename
+        ours = path.startswith(OURS)
+        talks = path.endswith("redis/connection.py") or "/redis/_parsers/" in path
+        if not (ours or talks) or not is_inside_receive(frame):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+@pytest.mark.parametrize("wait_ms", [0, 50])
+def test_interrupted_at_every_line(stream, key, redis, wait_ms):
+    """Wherever the interrupt strikes, the message comes with this call or the next, once."""
+    stream.create_input_stream(key, "g")
+    for n in range(1, 2000):
+        redis.xadd(key, {"n": n})
+        got: list[Any] = []
+        bomb = Bomb(n)
+        sys.settrace(bomb)
+        try:
+            got = stream.receive_message(key, "g", "c", wait_ms)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        deadline = time.monotonic() + 5
+        while not got and time.monotonic() < deadline:
+            got = stream.receive_message(key, "g", "c", 100)
+        assert [message["data"] for message in got] == [{"n": str(n)}], f"line {n}"
+        assert got[0]["delivery_count"] == 1
+        if bomb.left > 0:
+            break
+    assert bomb.left > 0, "the call has more lines than were tried"
+    assert n > 100

@@ -1,0 +1,69 @@
+"""Types are API: what users write, checked by mypy and pyright; not run."""
+
+import asyncio
+import logging
+from typing import Any, assert_type
+
+import redis
+import redis.asyncio
+
+import step_redis
+import step_redis.sync
+from step_redis import ReceivedMessage, StepRedisPoolParams
+
+params = StepRedisPoolParams(host="redis.example.com", port=6380, ssl_enable=True)
+from_url: StepRedisPoolParams = StepRedisPoolParams.from_url("redis://localhost", db=1)
+from_env: StepRedisPoolParams = StepRedisPoolParams.from_env()
+logger = logging.getLogger("example")
+
+
+async def in_asyncio() -> None:
+    async with step_redis.StepRedisPool(params=params, logger=logger) as pool:
+        assert_type(pool, step_redis.StepRedisPool)
+        client = redis.asyncio.Redis(connection_pool=pool.get_pool())
+        await client.aclose()
+        async with step_redis.StepRedisStream(pool, logger) as stream:
+            assert_type(stream, step_redis.StepRedisStream)
+            assert_type(await stream.create_input_stream("s", "g", ttl_seconds=3600), bool)
+            assert_type(await stream.publish_message("s", {"data": "x"}, 1000), str)
+            messages = await stream.receive_message("s", "g", "c", 5000, 1, ttl_seconds=3600)
+            assert_type(messages, list[ReceivedMessage])
+            for message in messages:
+                assert_type(message["id"], str)
+                assert_type(message["data"], dict[Any, Any])
+                assert_type(message["headers"], dict[str, str])
+                assert_type(message["delivery_count"], int)
+                assert_type(message["error"], str | None)
+                assert_type(await stream.acknowledge_message("s", "g", message["id"]), int)
+            assert_type(await stream.receive_pending("s", "g", "c"), list[ReceivedMessage])
+            assert_type(await stream.claim_messages("s", "g", "c", 1000), list[ReceivedMessage])
+            assert_type(await stream.acknowledge_message("s", "g", ["1-1", "1-2"]), int)
+            assert_type(await stream.ping(), bool)
+            assert_type(await stream.set_ttl("s", 10), bool)
+            stream.ping()  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    step_redis.StepRedisStream(redis.asyncio.ConnectionPool(), default=str, foreign="bytes")
+    step_redis.StepRedisStream(redis.ConnectionPool())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    step_redis.StepRedisPoolParams(host=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def in_threads() -> None:
+    with step_redis.sync.StepRedisPool(params=params, logger=logger) as pool:
+        assert_type(pool, step_redis.sync.StepRedisPool)
+        redis.Redis(connection_pool=pool.get_pool())
+        with step_redis.sync.StepRedisStream(pool, logger) as stream:
+            assert_type(stream, step_redis.sync.StepRedisStream)
+            assert_type(stream.create_input_stream("s", "g", ttl_seconds=3600), bool)
+            assert_type(stream.publish_message("s", {"data": "x"}, 1000), str)
+            assert_type(stream.receive_message("s", "g", "c", None), list[ReceivedMessage])
+            assert_type(stream.receive_pending("s", "g", "c"), list[ReceivedMessage])
+            assert_type(stream.claim_messages("s", "g", "c", 1000), list[ReceivedMessage])
+            assert_type(stream.acknowledge_message("s", "g", "1-1"), int)
+            assert_type(stream.ping(), bool)
+            assert_type(stream.set_ttl("s", 10), bool)
+    step_redis.sync.StepRedisStream(pool, default=str, foreign="str").close()
+    pool.close()
+    step_redis.sync.StepRedisStream(redis.asyncio.ConnectionPool())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+asyncio.run(in_asyncio())
+in_threads()
