@@ -122,14 +122,14 @@ def test_interrupted_at_every_line(stream, key, redis, wait_ms):
     for n in range(1, 2000):
         redis.xadd(key, {"n": n})
         got: list[Any] = []
-        bomb = Bomb(n)
+        bomb, before = Bomb(n), sys.gettrace()
         sys.settrace(bomb)
         try:
             got = stream.receive_message(key, "g", "c", wait_ms)
         except KeyboardInterrupt:
             pass
         finally:
-            sys.settrace(None)
+            sys.settrace(before)  # coverage's
         deadline = time.monotonic() + 5
         while not got and time.monotonic() < deadline:
             got = stream.receive_message(key, "g", "c", 100)

@@ -3,14 +3,17 @@
 import logging
 import pickle
 import socket
+from urllib.parse import quote
 
 import attrs
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-import step_redis
 import step_redis.step_redis_pool
+import step_redis.sync
 from step_redis import ConfigurationError, StepRedisPoolParams
 from step_redis.options import Target, check_tls_files, pool_options, reader_options
 
@@ -348,8 +351,6 @@ def test_from_url_of_a_subclass_makes_the_subclass():
 @given(username=st.text(min_size=1), password=st.text(), db=st.integers(0, 10**6))
 def test_percent_encoded_credentials_come_through(username, password, db):
     """Any user name and password can be written in a URL."""
-    from urllib.parse import quote  # noqa: PLC0415
-
     url = f"redis://{quote(username, safe='')}:{quote(password, safe='')}@localhost/{db}"
     params = StepRedisPoolParams.from_url(url)
     assert (params.username, params.password, params.db) == (username, password, db)
@@ -630,7 +631,7 @@ def test_tls_reaches_redis_py():
 
 
 def test_tls_without_verification_checks_nothing():
-    """``ssl_cert_requested=False`` turns off both checks: redis-py refuses one without the other."""
+    """``ssl_cert_requested=False`` turns off both checks; redis-py refuses half of it."""
     told = pool_options(StepRedisPoolParams(ssl_enable=True, ssl_cert_requested=False))
     assert (told["ssl_cert_reqs"], told["ssl_check_hostname"]) == ("none", False)
 
@@ -715,6 +716,12 @@ def test_a_target_always_has_time_limits(options, socket_seconds, connect_second
     assert (target.socket_seconds, target.connect_seconds) == (socket_seconds, connect_seconds)
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_target_knows_whether_it_speaks_tls(enabled):
+    """Hints in errors depend on it."""
+    assert Target.of(pool_options(StepRedisPoolParams(ssl_enable=enabled))).tls is enabled
+
+
 def test_a_target_knows_its_secrets_and_does_not_show_them():
     """Secrets are known so that errors can be cleaned of them."""
     target = Target.of({"host": "h", "password": SECRET, "ssl_password": f"key-{SECRET}"})
@@ -724,8 +731,6 @@ def test_a_target_knows_its_secrets_and_does_not_show_them():
 
 
 # --- TLS files ------------------------------------------------------------------------------
-
-trustme = pytest.importorskip("trustme")
 
 
 @pytest.fixture(scope="module")
@@ -741,7 +746,6 @@ def tls_files(tmp_path_factory):
     certificate.private_key_and_cert_chain_pem.write_to_path(folder / "both.pem")
     other.private_key_pem.write_to_path(folder / "other.pem")
     (folder / "text.pem").write_text("no PEM at all")
-    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
     key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), None)
     (folder / "encrypted.pem").write_bytes(
         key.private_bytes(
