@@ -86,6 +86,8 @@ class Codec:
             fields += (_utf8(key, f"key {key!r}"), stored)
         if types or not fields:
             fields += (_TYPES.encode(), _encode_json(types).encode())
+        if headers is not None and not isinstance(headers, Mapping):
+            raise EncodeError(f"headers must be a dict of str to str; got {_type(headers)}")
         for name, text in (headers or {}).items():
             if type(name) is not str or type(text) is not str:
                 raise EncodeError(
@@ -118,9 +120,9 @@ class Codec:
         kind = type(value)
         if kind is str or kind in _JSON_SCALARS:
             return value
+        if depth == 0:
+            raise EncodeError(f"{where} nests deeper than {_MAX_DEPTH} levels")
         if kind is list or kind is dict:
-            if depth == 0:
-                raise EncodeError(f"{where} nests deeper than {_MAX_DEPTH} levels")
             if kind is list:
                 return [self._storable(item, where, depth - 1) for item in value]
             for name in value:
@@ -132,7 +134,7 @@ class Codec:
         if self.default is not None:
             replaced = self.default(value)
             if type(replaced) is not kind:
-                return self._storable(replaced, where, depth)
+                return self._storable(replaced, where, depth - 1)
         within = "" if depth == _MAX_DEPTH else "a list or dict with "
         raise EncodeError(
             f"{where} holds {within}a value of type {_type(value)}, which would not come back as it"

@@ -111,7 +111,7 @@ def talk_failure(error: Exception, target: Target, effect: str | None) -> StepRe
         failure: StepRedisError = OperationTimeoutError(
             f"{target.name} did not answer in time{outcome}", outcome_unknown=unknown
         )
-    elif (tls := _tls_failure(error, target)) is not None:
+    elif (tls := _tls_failure(error, target, outcome)) is not None:
         tls.outcome_unknown = unknown
         failure = tls
     else:
@@ -177,25 +177,25 @@ def _refusal(error: Exception, target: Target) -> StepRedisError | None:
             return None
 
 
-def _tls_failure(error: Exception, target: Target) -> StepRedisError | None:
+def _tls_failure(error: Exception, target: Target, outcome: str = "") -> StepRedisError | None:
     """Return the failure if TLS is why."""
     found = next((link for link in _chain(error) if isinstance(link, ssl.SSLError)), None)
     if found is None:
         return None
     if isinstance(found, ssl.SSLCertVerificationError):
         return TlsFailedError(
-            f"the certificate of {target.name} cannot be trusted: {found.verify_message}. Check"
-            " host, ssl_ca_certs_file and the certificate"
+            f"the certificate of {target.name} cannot be trusted: {found.verify_message}{outcome}."
+            " Check host, ssl_ca_certs_file and the certificate"
         )
-    reason = found.reason or str(found)
+    reason = found.reason or _clean(found, target)
     if reason in _NO_TLS:
         return TlsFailedError(
             f"{target.name} does not speak TLS on this port: use its TLS port, or set"
             f" ssl_enable=False ({reason})"
         )
     return TlsFailedError(
-        f"TLS with {target.name} failed: {reason}. If the server asks for a client certificate,"
-        " set ssl_client_cert_file and ssl_client_key_file"
+        f"TLS with {target.name} failed: {reason}{outcome}. If the server asks for a client"
+        " certificate, set ssl_client_cert_file and ssl_client_key_file"
     )
 
 
@@ -206,7 +206,10 @@ _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LEN
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        # redis-py raises its own errors while it handles the system's; what the system's were
+        # raised within is the caller's business.
+        within = error.__context__ if isinstance(error, redis.exceptions.RedisError) else None
+        error = error.__cause__ or within
 
 
 def _check_tls(target: Target) -> str:

@@ -41,7 +41,8 @@ class Inbox:
     _since: set[str] = attrs.field(factory=set)
     """Received since the oldest lost read was sent, by whatever way."""
     _meanwhile: set[str] = attrs.field(factory=set)
-    """Received by another way while the read under way was under way."""
+    """Received by another way while the read that is under way was."""
+    _reading: bool = False
     _lost: _LostRead | None = None
 
     @property
@@ -55,7 +56,8 @@ class Inbox:
         return None if self._lost is None else self._lost.after
 
     def read_sent(self) -> None:
-        """A read of new messages is about to be sent."""
+        """A read of new messages is about to be sent; one of the next three tells its end."""
+        self._reading = True
         self._sent_at = self._top
         self._meanwhile.clear()
         if self._lost is None:
@@ -63,14 +65,23 @@ class Inbox:
 
     def arrived(self, deliveries: Sequence[Delivery]) -> None:
         """The read was answered with these."""
+        self._reading = False
         if deliveries and entry_id(deliveries[0].id) <= self._sent_at:
             # The group was set back or made anew: what it delivers, it delivers again.
             self._top = (0, 0)
+            self._since.clear()
             self._meanwhile.clear()
+            if self._lost is not None:
+                self._lost.after = (0, 0)
         self._keep(delivery for delivery in deliveries if delivery.id not in self._meanwhile)
+
+    def read_refused(self) -> None:
+        """The read was not sent, or was answered with an error: it took nothing."""
+        self._reading = False
 
     def read_lost(self, block_seconds: float) -> None:
         """The read may have been sent, and its reply will not be seen."""
+        self._reading = False
         lost = self._lost or _LostRead(self._sent_at, block_seconds)
         self._lost = _LostRead(
             min(lost.after, self._sent_at), max(lost.block_seconds, block_seconds)
@@ -83,7 +94,8 @@ class Inbox:
     def recovered(self, deliveries: Sequence[Delivery]) -> None:
         """What a lost read took was fetched."""
         fetched = [delivery for delivery in deliveries if delivery.id not in self._since]
-        self._meanwhile.update(delivery.id for delivery in fetched)
+        if self._reading:
+            self._meanwhile.update(delivery.id for delivery in fetched)
         self._keep(fetched)
 
     def searched(self, asked_at: float, answered_at: float) -> None:
@@ -96,10 +108,12 @@ class Inbox:
             self._lost = None
 
     def handed_elsewhere(self, ids: Iterable[str]) -> None:
-        """Another call handed these over; a read under way may bring them again."""
+        """Another call handed these over; a read under way or a lost one may bring them again."""
         handed = set(ids)
-        self._since |= handed
-        self._meanwhile |= handed
+        if self._reading:
+            self._meanwhile |= handed
+        if self._reading or self._lost is not None:
+            self._since |= handed
         self._top = max((self._top, *map(entry_id, handed)))
         self._ready = [delivery for delivery in self._ready if delivery.id not in handed]
 
@@ -114,9 +128,14 @@ class Inbox:
         """Return what is to be handed over next."""
         return self._ready[:count]
 
-    def drop(self, deliveries: Sequence[Delivery]) -> None:
-        """These, the next ones, are being handed over."""
-        del self._ready[: len(deliveries)]
+    def drop(self, deliveries: list[Delivery]) -> None:
+        """These are being handed over."""
+        if self._ready[: len(deliveries)] == deliveries:
+            del self._ready[: len(deliveries)]
+        else:
+            # Another call handed some of them over since they were looked at.
+            dropped = {delivery.id for delivery in deliveries}
+            self._ready = [delivery for delivery in self._ready if delivery.id not in dropped]
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
         """Handing over was interrupted, before or after they were dropped."""

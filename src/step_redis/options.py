@@ -100,7 +100,7 @@ def _keepalive_options(params: StepRedisPoolParams) -> dict[int, int]:
         "TCP_KEEPINTVL": interval,
         "TCP_KEEPCNT": params.socket_keep_cnt,
         # Probes are not sent while data waits to be acknowledged: this bounds that case.
-        "TCP_USER_TIMEOUT": 1000 * (idle + interval * params.socket_keep_cnt),
+        "TCP_USER_TIMEOUT": min(1000 * (idle + interval * params.socket_keep_cnt), 2**31 - 1),
     }
     return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
 
@@ -119,13 +119,13 @@ def check_tls_files(params: StepRedisPoolParams) -> None:
                 Path(path).read_bytes()
         except OSError as error:
             raise ConfigurationError(f"{name}: cannot read {path!r}: {error.strerror}") from error
-    try:
-        if params.ssl_ca_certs_file is not None:
-            context.load_verify_locations(params.ssl_ca_certs_file)
-    except ssl.SSLError:
-        raise ConfigurationError(
-            f"ssl_ca_certs_file: {params.ssl_ca_certs_file!r} holds no PEM certificates"
-        ) from None
+    for name in ("ssl_ca_certs_file", "ssl_client_cert_file"):
+        path = getattr(params, name)
+        try:
+            if path is not None:
+                context.load_verify_locations(path)
+        except ssl.SSLError:
+            raise ConfigurationError(f"{name}: {path!r} holds no PEM certificates") from None
     if params.ssl_client_cert_file is None:
         return
     key = params.ssl_client_key_file or params.ssl_client_cert_file

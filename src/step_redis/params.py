@@ -189,8 +189,14 @@ class StepRedisPoolParams:
 
 
 def _parse(attribute: "attrs.Attribute[Any]", text: str, where: str) -> object:
-    """Return the value of a field that was written as text in a URL or a variable."""
-    kind: Any = attribute.type
+    """Return the value of a field that was written as text in a URL or a variable, checked."""
+    value = _value(attribute.type, text, where)
+    if attribute.validator is not None:
+        attribute.validator(None, attribute.evolve(name=where), value)
+    return value
+
+
+def _value(kind: Any, text: str, where: str) -> object:
     if kind is bool:
         if text.lower() in _TRUE | _FALSE:
             return text.lower() in _TRUE
@@ -198,10 +204,12 @@ def _parse(attribute: "attrs.Attribute[Any]", text: str, where: str) -> object:
     if kind == float | None and text.lower() == "none":
         return None
     if kind in (int, float, float | None):
-        try:
-            return int(text) if text.isdecimal() else float(text)
-        except ValueError:
-            raise _fail(where, text, "a number") from None
+        for convert in (int, float):
+            try:
+                return convert(text)
+            except ValueError:
+                continue
+        raise _fail(where, text, "a number")
     return text
 
 
@@ -209,6 +217,8 @@ def _url_fields(url: str) -> dict[str, Any]:
     # Whatever is wrong, the URL and its parts stay out of the error: a password that is not
     # percent-encoded ends up in the wrong part.
     encode = "percent-encode special characters in user and password"
+    if not isinstance(url, str):
+        raise ConfigurationError(f"the URL must be a str; got {type(url).__name__}")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -216,19 +226,19 @@ def _url_fields(url: str) -> dict[str, Any]:
         raise ConfigurationError(f"the URL has no valid host and port; {encode}") from None
     if parts.scheme not in ("redis", "rediss"):
         raise ConfigurationError("the URL must begin with redis:// or, for TLS, rediss://")
-    if parts.fragment:
-        raise ConfigurationError(f"the URL has a '#' in it; {encode}")
     database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        raise ConfigurationError(f"the URL's path must be the number of a database; {encode}")
+    if parts.fragment or "@" in parts.query or (database and not database.isdecimal()):
+        raise ConfigurationError(
+            f"behind host and port, the URL may have the number of a database and a query; {encode}"
+        )
     written = {
-        "host": unquote(parts.hostname or ""),
+        "host": unquote(parts.hostname or "") or None,
         "port": port,
-        "username": unquote(parts.username or ""),
-        "password": unquote(parts.password or ""),
-        "db": int(database or 0),
+        "username": unquote(parts.username or "") or None,
+        "password": unquote(parts.password or "") or None,
+        "db": int(database) if database else None,
     }
-    found: dict[str, Any] = {name: value for name, value in written.items() if value}
+    found: dict[str, Any] = {name: value for name, value in written.items() if value is not None}
     found["ssl_enable"] = parts.scheme == "rediss"
     fields = attrs.fields_dict(StepRedisPoolParams)
     for name, text in parse_qsl(parts.query, keep_blank_values=True):

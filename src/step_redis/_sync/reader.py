@@ -169,6 +169,8 @@ class Reader:
         except StepRedisError as error:
             if error.outcome_unknown:
                 self.inbox.read_lost(wait_seconds or 0)
+            else:
+                self.inbox.read_refused()
             raise
         except BaseException:
             self.inbox.read_lost(wait_seconds or 0)
