@@ -465,7 +465,10 @@ class ProgramSource(abc.ABC):
     ) -> PrivateServer:
         """Start a server with these options; skip the test if it needs TLS and there is none."""
         if tls is not None and not self.has_tls:
-            pytest.skip(f"{self.program} has no TLS")
+            lacking = f"{self.program} has no TLS"
+            if os.environ.get("STEP_REDIS_TEST_REQUIRE_TLS"):
+                pytest.fail(f"{lacking}, which STEP_REDIS_TEST_REQUIRE_TLS asks for")
+            pytest.skip(lacking)
         server = self.make(self.program, args, tls)
         try:
             server.start(not_yet)

@@ -123,7 +123,7 @@ def entry_id(text: str) -> EntryId:
     return int(milliseconds), int(sequence)
 
 
-def message_ids(ids: object) -> list[str]:
+def message_ids(ids: Any) -> list[str]:
     """Return one id or several as a list.
 
     Raises:

@@ -89,11 +89,13 @@ class Inbox:
 
     def unseen(self, pending: Iterable[Pending]) -> list[Pending]:
         """Return those that were never received: lost reads took them."""
-        return [message for message in pending if message.id not in self._since]
+        received = self._received()
+        return [message for message in pending if message.id not in received]
 
     def recovered(self, deliveries: Sequence[Delivery]) -> None:
         """What a lost read took was fetched."""
-        fetched = [delivery for delivery in deliveries if delivery.id not in self._since]
+        received = self._received()
+        fetched = [delivery for delivery in deliveries if delivery.id not in received]
         if self._reading:
             self._meanwhile.update(delivery.id for delivery in fetched)
         self._keep(fetched)
@@ -130,6 +132,8 @@ class Inbox:
 
     def drop(self, deliveries: list[Delivery]) -> None:
         """These are being handed over."""
+        # Noted when they came, unless an interrupt struck just then.
+        self._note(deliveries)
         if self._ready[: len(deliveries)] == deliveries:
             del self._ready[: len(deliveries)]
         else:
@@ -142,8 +146,15 @@ class Inbox:
         kept = {delivery.id for delivery in self._ready}
         self._ready[:0] = [delivery for delivery in deliveries if delivery.id not in kept]
 
+    def _received(self) -> set[str]:
+        return self._since.union(delivery.id for delivery in self._ready)
+
     def _keep(self, deliveries: Iterable[Delivery]) -> None:
         kept = list(deliveries)
         self._ready += kept
-        self._since.update(delivery.id for delivery in kept)
-        self._top = max((self._top, *(entry_id(delivery.id) for delivery in kept)))
+        self._note(kept)
+
+    def _note(self, received: Iterable[Delivery]) -> None:
+        ids = [delivery.id for delivery in received]
+        self._since.update(ids)
+        self._top = max((self._top, *map(entry_id, ids)))

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -33,26 +34,44 @@ sleep = time.sleep
 
 
 class Turn:
-    """Who holds it may go on; the others wait."""
+    """Who holds it may go on; the others wait.
+
+    A KeyboardInterrupt may strike between any two steps. It belongs to a thread, so that a thread
+    that was interrupted before it gave it back takes it again and then gives it back for good.
+    """
 
     def __init__(self) -> None:
-        self._lock: threading.Lock | threading.Semaphore = threading.Lock()
+        self._lock = threading.RLock()
 
     def take(self, seconds: float | None) -> bool:
         """Wait for the turn, at most so long; return whether it was had."""
-        longest = threading.TIMEOUT_MAX if seconds is None else min(seconds, threading.TIMEOUT_MAX)
-        return self._lock.acquire(timeout=longest)
+        return self._lock.acquire(timeout=_longest(seconds))
 
     def give(self) -> None:
         """Let the next one go on."""
-        self._lock.release()
+        with suppress(RuntimeError):
+            while True:
+                self._lock.release()
 
 
-class Places(Turn):
+class Places:
     """A turn that so many may hold at once."""
 
     def __init__(self, places: int) -> None:
-        self._lock = threading.Semaphore(places)
+        self._places = threading.Semaphore(places)
+
+    def take(self, seconds: float | None) -> bool:
+        """Wait for a place, at most so long; return whether it was had."""
+        return self._places.acquire(timeout=_longest(seconds))
+
+    def give(self) -> None:
+        """Let the next one go on."""
+        self._places.release()
+
+
+def _longest(seconds: float | None) -> float:
+    """Return what a lock takes for a timeout."""
+    return threading.TIMEOUT_MAX if seconds is None else min(seconds, threading.TIMEOUT_MAX)
 
 
 class Job:
