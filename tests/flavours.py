@@ -15,6 +15,7 @@ import redis.asyncio
 
 import step_redis
 import step_redis.sync
+from step_redis._backend import aio, threads
 
 THREADS = 128
 _END = object()
@@ -134,6 +135,7 @@ class Flavour:
         blocking = name == "threads"
         self.api: ModuleType = step_redis.sync if blocking else step_redis
         self.redis: ModuleType = redis if blocking else redis.asyncio
+        self.backend: ModuleType = threads if blocking else aio
         self._threads = Threads() if blocking else None
 
     def make(self, class_name: str, *args: Any, **options: Any) -> Any:

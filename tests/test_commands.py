@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from step_redis import ConfigurationError
-from step_redis.arguments import check_name, check_type, check_whole
+from step_redis.arguments import check_name, check_type, check_whole, shown
 from step_redis.backoff import delays
 from step_redis.commands import (
     Pending,
@@ -151,7 +151,7 @@ def test_message_ids_are_one_or_several(given_ids, found):
 
 
 @pytest.mark.parametrize(
-    ("given_ids", "shown"),
+    ("given_ids", "text"),
     [
         ("", "''"),
         ("1", "'1'"),
@@ -169,15 +169,17 @@ def test_message_ids_are_one_or_several(given_ids, found):
         (["1-0", "x"], "'x'"),
         (["1-0", b"2-0"], "b'2-0'"),
         ([None], "None"),
-        ([["1-0"]], "['1-0']"),
+        ([["1-0"]], "a value of type list"),
+        ([{"id": "1-0", "data": {"iban": "DE"}}], "a value of type dict"),
+        ("1-0" * 40, "a value of type str"),
         ({"id": "1-0", "data": {}}, "'id'"),
     ],
 )
-def test_what_is_no_id_is_refused(given_ids, shown):
+def test_what_is_no_id_is_refused(given_ids, text):
     """The error shows what stands where an id should, and what an id looks like."""
     with pytest.raises(ConfigurationError) as refused:
         message_ids(given_ids)
-    assert str(refused.value) == f"message_id must be like '1700000000000-0'; got {shown}"
+    assert str(refused.value) == f"message_id must be like '1700000000000-0'; got {text}"
 
 
 # --- Replies --------------------------------------------------------------------------------
@@ -255,12 +257,21 @@ def test_names(name):
     check_name("stream_name", name)
 
 
-@pytest.mark.parametrize("value", ["", None, 5, b"orders", ["orders"], object])
+@pytest.mark.parametrize("value", ["", None, 5, b"orders", ["orders"], {"iban": "DE"}, object])
 def test_what_is_no_name_is_refused(value):
-    """The error names the argument and shows the value."""
+    """The error names the argument and shows the value, unless it may be a message."""
     with pytest.raises(ConfigurationError) as refused:
         check_name("stream_name", value)
-    assert str(refused.value) == f"stream_name must be a str that is not empty; got {value!r}"
+    assert str(refused.value) == f"stream_name must be a str that is not empty; got {shown(value)}"
+
+
+def test_only_short_plain_values_are_shown():
+    """What may be a message put in the wrong place stays out of errors."""
+    assert [shown(value) for value in (1, "a", None, True, b"a", 1.5)] == [
+        *("1", "'a'", "None", "True", "b'a'", "1.5")
+    ]
+    assert shown({"iban": "DE"}) == "a value of type dict"
+    assert shown("x" * 100) == "a value of type str"
 
 
 def test_names_that_are_not_unicode_are_refused():
@@ -290,7 +301,7 @@ def test_what_is_no_whole_number_is_refused(value):
     """The error names the argument, what it must be, and the value."""
     with pytest.raises(ConfigurationError) as refused:
         check_whole("count", value, 1)
-    assert str(refused.value) == f"count must be a whole number of at least 1; got {value!r}"
+    assert str(refused.value) == f"count must be a whole number of at least 1; got {shown(value)}"
 
 
 def test_none_is_a_whole_number_only_where_it_means_something():

@@ -1,6 +1,7 @@
 """What one consumer received: handed over once, found again after a lost read, never forgotten."""
 
-from unittest.mock import Mock
+import sys
+import threading
 
 import attrs
 import pytest
@@ -45,7 +46,7 @@ def unseen(inbox, *numbers):
 
 
 def read(inbox, *numbers):
-    inbox.read_sent()
+    inbox.read_sent(0)
     inbox.arrived(deliveries(*numbers))
 
 
@@ -131,7 +132,7 @@ def test_what_another_call_handed_over_is_not_handed_over_again(inbox):
 
 def test_what_another_call_handed_over_meanwhile_is_taken_out_of_the_reply(inbox):
     """The server delivered it before the other call asked; the reply was still on its way."""
-    inbox.read_sent()
+    inbox.read_sent(0)
     inbox.handed_elsewhere(ids(2))
     inbox.arrived(deliveries(1, 2, 3))
     assert hand_over(inbox) == [1, 3]
@@ -139,7 +140,7 @@ def test_what_another_call_handed_over_meanwhile_is_taken_out_of_the_reply(inbox
 
 def test_what_was_handed_over_before_a_read_can_come_again(inbox):
     """Once the reply is in, an id that comes again was delivered again."""
-    inbox.read_sent()
+    inbox.read_sent(0)
     inbox.handed_elsewhere(ids(2))
     inbox.arrived([])
     read(inbox, 2)
@@ -176,7 +177,7 @@ def test_a_consumer_that_reads_remembers_only_what_it_holds(inbox):
         read(inbox, number)
         inbox.handed_elsewhere(ids(number))
         hand_over(inbox)
-    inbox.read_sent()
+    inbox.read_sent(0)
     assert len(repr(attrs.astuple(inbox))) < 1000
 
 
@@ -186,33 +187,33 @@ def test_a_consumer_that_reads_remembers_only_what_it_holds(inbox):
 def test_after_a_lost_read_messages_may_be_above_what_was_received_when_it_was_sent(inbox):
     """A group gives out rising ids: what a lost read took is above all that came before it."""
     read(inbox, 1, 7)
-    inbox.read_sent()
-    inbox.read_lost(2)
+    inbox.read_sent(2)
+    inbox.read_lost()
     assert inbox.lost_after == (7, 0)
 
 
 def test_the_first_read_may_lose_everything(inbox):
     """Where nothing was received, everything pending may have been taken."""
-    inbox.read_sent()
-    inbox.read_lost(0)
+    inbox.read_sent(0)
+    inbox.read_lost()
     assert inbox.lost_after == (0, 0)
 
 
 def test_ids_compare_as_numbers(inbox):
     """10-9 comes after 9-10."""
-    inbox.read_sent()
+    inbox.read_sent(0)
     inbox.arrived([Delivery("9-10", [], 1), Delivery("10-9", [], 1)])
-    inbox.read_sent()
-    inbox.read_lost(0)
+    inbox.read_sent(0)
+    inbox.read_lost()
     assert inbox.lost_after == (10, 9)
 
 
 def test_what_another_call_handed_over_meanwhile_does_not_hide_what_was_lost(inbox):
     """A read may have taken less than another call handed over while it was under way."""
     read(inbox, 1)
-    inbox.read_sent()
+    inbox.read_sent(2)
     inbox.handed_elsewhere(ids(5))
-    inbox.read_lost(2)
+    inbox.read_lost()
     assert inbox.lost_after == (1, 0)
     assert unseen(inbox, 3, 5) == [3]
 
@@ -220,16 +221,16 @@ def test_what_another_call_handed_over_meanwhile_does_not_hide_what_was_lost(inb
 def test_what_another_call_handed_over_before_is_not_looked_for(inbox):
     """The group had delivered it before the lost read was sent: the read cannot have taken it."""
     inbox.handed_elsewhere(ids(9, 8))
-    inbox.read_sent()
-    inbox.read_lost(2)
+    inbox.read_sent(2)
+    inbox.read_lost()
     assert inbox.lost_after == (9, 0)
 
 
 def test_what_was_received_since_is_not_unseen(inbox):
     """Of the pending messages, only those that never came were taken by the lost read."""
     read(inbox, 1)
-    inbox.read_sent()
-    inbox.read_lost(2)
+    inbox.read_sent(2)
+    inbox.read_lost()
     read(inbox, 3)
     inbox.handed_elsewhere(ids(4))
     assert unseen(inbox, 2, 3, 4, 5) == [2, 5]
@@ -237,8 +238,8 @@ def test_what_was_received_since_is_not_unseen(inbox):
 
 def test_what_arrives_with_the_next_read_of_the_same_id_is_recovered_once(inbox):
     """What was fetched is handed over once, with the count that the server gives it."""
-    inbox.read_sent()
-    inbox.read_lost(2)
+    inbox.read_sent(2)
+    inbox.read_lost()
     fetched = deliveries(1, 2, count=4)
     inbox.recovered(fetched)
     inbox.recovered(fetched)
@@ -248,8 +249,8 @@ def test_what_arrives_with_the_next_read_of_the_same_id_is_recovered_once(inbox)
 
 def test_what_was_handed_over_while_it_was_fetched_is_left_out(inbox):
     """Another call may return it between looking and fetching."""
-    inbox.read_sent()
-    inbox.read_lost(2)
+    inbox.read_sent(2)
+    inbox.read_lost()
     assert unseen(inbox, 1, 2) == [1, 2]
     inbox.handed_elsewhere(ids(1))
     inbox.recovered(deliveries(1, 2))
@@ -259,19 +260,19 @@ def test_what_was_handed_over_while_it_was_fetched_is_left_out(inbox):
 def test_several_lost_reads_are_looked_for_from_the_oldest(inbox):
     """The window begins where the first lost read began."""
     read(inbox, 1)
-    inbox.read_sent()
-    inbox.read_lost(2)
+    inbox.read_sent(2)
+    inbox.read_lost()
     read(inbox, 5)
-    inbox.read_sent()
-    inbox.read_lost(0)
+    inbox.read_sent(0)
+    inbox.read_lost()
     assert inbox.lost_after == (1, 0)
     assert unseen(inbox, 2, 5, 6) == [2, 6]
 
 
 def test_a_lost_read_is_over_when_it_must_have_ended_on_the_server(inbox):
     """It ends its BLOCK and a second after the server was first seen alive."""
-    inbox.read_sent()
-    inbox.read_lost(block_seconds=2)
+    inbox.read_sent(block_seconds=2)
+    inbox.read_lost()
     inbox.searched(asked_at=100.0, answered_at=100.5)
     inbox.searched(asked_at=103.4, answered_at=103.6)
     assert inbox.lost_after == (0, 0)
@@ -281,8 +282,8 @@ def test_a_lost_read_is_over_when_it_must_have_ended_on_the_server(inbox):
 
 def test_a_search_that_was_asked_too_early_proves_nothing(inbox):
     """However late the answer came, the read may have taken messages after the question."""
-    inbox.read_sent()
-    inbox.read_lost(block_seconds=2)
+    inbox.read_sent(block_seconds=2)
+    inbox.read_lost()
     inbox.searched(asked_at=100.0, answered_at=100.5)
     inbox.searched(asked_at=100.6, answered_at=500.0)
     assert inbox.lost_after == (0, 0)
@@ -290,19 +291,19 @@ def test_a_search_that_was_asked_too_early_proves_nothing(inbox):
 
 def test_one_search_is_never_enough(inbox):
     """Before the first answer the server may have been paused, and the read with it."""
-    inbox.read_sent()
-    inbox.read_lost(block_seconds=0)
+    inbox.read_sent(block_seconds=0)
+    inbox.read_lost()
     inbox.searched(asked_at=1_000_000.0, answered_at=1_000_000.5)
     assert inbox.lost_after == (0, 0)
 
 
 def test_another_lost_read_starts_the_wait_anew(inbox):
     """The new one has its own BLOCK, and the longest of them counts."""
-    inbox.read_sent()
-    inbox.read_lost(block_seconds=2)
+    inbox.read_sent(block_seconds=2)
+    inbox.read_lost()
     inbox.searched(asked_at=100.0, answered_at=100.0)
-    inbox.read_sent()
-    inbox.read_lost(block_seconds=0.1)
+    inbox.read_sent(block_seconds=0.1)
+    inbox.read_lost()
     inbox.searched(asked_at=104.0, answered_at=104.0)
     inbox.searched(asked_at=106.9, answered_at=106.9)
     assert inbox.lost_after == (0, 0)
@@ -319,7 +320,7 @@ def test_searching_without_a_lost_read_does_nothing(inbox):
 def test_a_read_that_was_refused_took_nothing(inbox):
     """An error reply, or no connection, is no lost read: nothing has to be looked for."""
     read(inbox, 1)
-    inbox.read_sent()
+    inbox.read_sent(0)
     inbox.read_refused()
     assert inbox.lost_after is None
     assert hand_over(inbox) == [1]
@@ -328,10 +329,10 @@ def test_a_read_that_was_refused_took_nothing(inbox):
 def test_a_refused_read_does_not_end_the_search_for_a_lost_one(inbox):
     """What was lost before is still to be found."""
     read(inbox, 1)
-    inbox.read_sent()
-    inbox.read_lost(2)
+    inbox.read_sent(2)
+    inbox.read_lost()
     read(inbox, 3)
-    inbox.read_sent()
+    inbox.read_sent(0)
     inbox.read_refused()
     assert inbox.lost_after == (1, 0)
     assert unseen(inbox, 2, 3) == [2]
@@ -340,7 +341,7 @@ def test_a_refused_read_does_not_end_the_search_for_a_lost_one(inbox):
 @pytest.mark.parametrize("end", [lambda inbox: inbox.arrived([]), Inbox.read_refused])
 def test_a_consumer_whose_read_has_ended_remembers_nothing(inbox, end):
     """Ids handed over elsewhere matter only while a read may bring them again."""
-    inbox.read_sent()
+    inbox.read_sent(0)
     end(inbox)
     for number in range(1, 2001):
         inbox.handed_elsewhere(ids(number))
@@ -350,8 +351,8 @@ def test_a_consumer_whose_read_has_ended_remembers_nothing(inbox, end):
 def test_what_waits_survives_a_lost_read(inbox):
     """Losing a read loses nothing that was received."""
     read(inbox, 1)
-    inbox.read_sent()
-    inbox.read_lost(2)
+    inbox.read_sent(2)
+    inbox.read_lost()
     assert hand_over(inbox) == [1]
 
 
@@ -371,7 +372,7 @@ def test_a_group_that_was_set_back_is_not_filtered(inbox):
     """What another call handed over belongs to the group as it was."""
     read(inbox, 1, 2, 3)
     hand_over(inbox)
-    inbox.read_sent()
+    inbox.read_sent(0)
     inbox.handed_elsewhere(ids(2))
     inbox.arrived(deliveries(1, 2, 3))
     assert hand_over(inbox) == [1, 2, 3]
@@ -381,8 +382,8 @@ def test_after_a_group_was_set_back_lost_reads_are_looked_for_from_there(inbox):
     """The highest id received counts from the point to which the group was set."""
     read(inbox, 1, 2, 3)
     read(inbox, 1)
-    inbox.read_sent()
-    inbox.read_lost(0)
+    inbox.read_sent(0)
+    inbox.read_lost()
     assert inbox.lost_after == (1, 0)
 
 
@@ -391,8 +392,8 @@ def test_what_waited_when_a_group_was_set_back_does_not_hide_what_is_lost_later(
     read(inbox, 1, 2, 3)
     read(inbox, 1)
     hand_over(inbox)
-    inbox.read_sent()
-    inbox.read_lost(0)
+    inbox.read_sent(0)
+    inbox.read_lost()
     assert inbox.lost_after == (1, 0)
 
 
@@ -400,8 +401,8 @@ def test_a_lost_read_of_a_group_that_was_set_back_may_have_taken_low_ids(inbox):
     """The group may have been set back before the lost read took its messages."""
     read(inbox, 1, 2, 3)
     hand_over(inbox)
-    inbox.read_sent()
-    inbox.read_lost(2)
+    inbox.read_sent(2)
+    inbox.read_lost()
     read(inbox, 2, 3)
     assert inbox.lost_after == (0, 0)
     assert unseen(inbox, 1, 2, 3) == [1]
@@ -410,8 +411,8 @@ def test_a_lost_read_of_a_group_that_was_set_back_may_have_taken_low_ids(inbox):
 def test_a_group_that_is_gone_has_nothing_pending(inbox):
     """Nothing is looked for in it; what was received is still handed over."""
     read(inbox, 7, 8)
-    inbox.read_sent()
-    inbox.read_lost(2)
+    inbox.read_sent(2)
+    inbox.read_lost()
     inbox.group_is_gone()
     assert hand_over(inbox) == [7, 8]
 
@@ -424,8 +425,8 @@ def test_a_new_group_may_give_out_any_ids(inbox):
     inbox.group_is_gone()
     read(inbox, 1, 7, 9)
     assert hand_over(inbox) == [1, 7, 9]
-    inbox.read_sent()
-    inbox.read_lost(0)
+    inbox.read_sent(0)
+    inbox.read_lost()
     assert inbox.lost_after == (9, 0)
 
 
@@ -511,7 +512,7 @@ class ReaderModel(RuleBasedStateMachine):
     @precondition(lambda self: self.read is None and self.search is None)
     @rule(block=st.sampled_from([0, 0.1, 2.0]), count=st.integers(1, 3))
     def send_a_read(self, block, count):
-        self.inbox.read_sent()
+        self.inbox.read_sent(block)
         self.read = Read(block, count)
 
     @precondition(lambda self: self.read is not None and self.read.reply is None)
@@ -535,7 +536,7 @@ class ReaderModel(RuleBasedStateMachine):
     @precondition(lambda self: self.read is not None)
     @rule(sent=st.booleans())
     def the_connection_breaks(self, sent):
-        self.inbox.read_lost(self.read.block)
+        self.inbox.read_lost()
         if sent and self.read.reply is None:
             self.lost.append(self.read)
         self.read = None
@@ -679,14 +680,42 @@ class TestNothingIsLostBesideOtherCalls(ReaderModelWithOtherCalls.TestCase):
     settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 
 
-def test_an_interrupt_between_keeping_and_noting_doubles_nothing(inbox, monkeypatch):
-    """What is held or was handed over is known, wherever an interrupt struck as it came."""
-    inbox.read_sent()
-    with monkeypatch.context() as interrupted:
-        interrupted.setattr(Inbox, "_note", Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            inbox.arrived(deliveries(1))
-    inbox.read_lost(2)
-    assert unseen(inbox, 1) == []
-    assert hand_over(inbox) == [1]
-    assert unseen(inbox, 1, 2) == [2]
+def test_a_read_whose_end_was_not_noted_is_lost(inbox):
+    """An interrupt may strike before anything can be noted: then the read counts as lost."""
+    inbox.read_sent(2)
+    inbox.read_lost()
+    assert inbox.lost_after == (0, 0)
+
+
+def test_a_read_whose_end_was_noted_is_not_lost(inbox):
+    """Looking for lost reads after each read finds none that was answered or refused."""
+    read(inbox, 1)
+    inbox.read_lost()
+    inbox.read_sent(2)
+    inbox.read_refused()
+    inbox.read_lost()
+    assert inbox.lost_after is None
+
+
+def test_threads_change_an_inbox_one_at_a_time(inbox):
+    """Calls past the reader's turn and the reader itself lose nothing to each other."""
+    over = threading.Event()
+
+    def hand_over_elsewhere():
+        while not over.is_set():
+            inbox.handed_elsewhere(["1-0"])
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other = threading.Thread(target=hand_over_elsewhere)
+    other.start()
+    try:
+        got = []
+        for number in range(2, 5000, 2):
+            read(inbox, number, number + 1)
+            got += hand_over(inbox, 1) + hand_over(inbox, 1)
+    finally:
+        over.set()
+        other.join()
+        sys.setswitchinterval(before)
+    assert got == list(range(2, 5000))

@@ -692,7 +692,8 @@ def test_readers_connect_as_commands_do():
         ({"host": "redis.example.com", "port": 6380}, "redis.example.com:6380"),
         ({"host": "redis.example.com"}, "redis.example.com:6379"),
         ({"path": "/run/redis.sock"}, "/run/redis.sock"),
-        ({}, "the server"),
+        ({}, "localhost:6379"),
+        ({"host": "::1", "port": 6380}, "[::1]:6380"),
     ],
 )
 def test_a_target_is_named_as_people_write_it(options, name):

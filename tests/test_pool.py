@@ -2,12 +2,26 @@
 
 import asyncio
 import contextlib
+import inspect
 import socket
 
 import attrs
 import pytest
+from redis.asyncio import BlockingConnectionPool
 
-from step_redis import PoolExhaustedError
+from step_redis import (
+    ConnectionFailedError,
+    PoolClosedError,
+    PoolExhaustedError,
+    StepRedisError,
+)
+from step_redis._backend import aio, threads
+from step_redis.place import Place
+
+
+async def maybe(value):
+    """Await what the adapter made awaitable."""
+    return await value if inspect.isawaitable(value) else value
 
 
 async def socket_of(flavour, pool):
@@ -102,25 +116,37 @@ async def test_exhausted_pool_of_redis_py(flavour, server, key):
             plain.close()
 
 
-@pytest.mark.parametrize("flavour", ["asyncio"], indirect=True)
-async def test_release_that_is_cancelled_loses_no_connection(flavour, params):
+async def test_release_that_is_cancelled_loses_no_connection(server):
     """A cancel while redis-py's pool is locked does not cost it a connection."""
-    async with flavour.pool(attrs.evolve(params, max_connections=1)) as pool:
-        inner = pool.get_pool()
-        for _ in range(20):
-            connection = await asyncio.wait_for(inner.get_connection(), 5)
-            async with inner._condition:
-                releasing = asyncio.ensure_future(inner.release(connection))
-                await asyncio.sleep(0)
-                releasing.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await releasing
+    pool = BlockingConnectionPool.from_url(server.url, max_connections=1)
+    for _ in range(20):
+        connection = await asyncio.wait_for(aio.take_connection(pool), 5)
+        async with pool._condition:
+            giving = asyncio.ensure_future(aio.give_connection(pool, connection))
+            await asyncio.sleep(0)
+            giving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await giving
+    await pool.aclose()
+
+
+async def test_cancelled_waiter_wakes_another(server):
+    """A waiter that is cancelled as it is woken does not leave the next one asleep."""
+    pool = BlockingConnectionPool.from_url(server.url, max_connections=1, timeout=None)
+    for _ in range(20):
+        connection = await aio.take_connection(pool)
+        first, second = (asyncio.ensure_future(aio.take_connection(pool)) for _ in range(2))
+        await asyncio.sleep(0.001)
+        await aio.give_connection(pool, connection)
+        first.cancel()
+        await aio.give_connection(pool, await asyncio.wait_for(second, 5))
+    await pool.aclose()
 
 
 @pytest.mark.parametrize("flavour", ["asyncio"], indirect=True)
 async def test_random_cancels_lose_no_connection(flavour, params, key):
-    """However often calls are cancelled, all connections stay usable."""
-    few = attrs.evolve(params, max_connections=3, connection_available_timeout=5)
+    """However often calls are cancelled, all connections stay usable, and nobody sleeps on."""
+    few = attrs.evolve(params, max_connections=3, connection_available_timeout=None)
     async with flavour.pool(few) as pool, flavour.stream(pool) as stream:
         for turn in range(150):
             tasks = [asyncio.ensure_future(stream.publish_message(key, {})) for _ in range(8)]
@@ -128,8 +154,64 @@ async def test_random_cancels_lose_no_connection(flavour, params, key):
                 await asyncio.sleep(0)
             for task in tasks[::2]:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
         await asyncio.gather(*(stream.publish_message(key, {}) for _ in range(9)))
+
+
+async def test_places_go_by_turn(flavour):
+    """First come, first served; who waits too long leaves the queue; what is given back is free."""
+    places = flavour.adapt(flavour.backend.Places(1))
+    first, second, third = Place(), Place(), Place()
+    assert await places.take(first, 0)
+    assert not await places.take(second, 0.05)
+    taking = [asyncio.ensure_future(places.take(second, 10))]
+    await asyncio.sleep(0.05)
+    taking.append(asyncio.ensure_future(places.take(third, 10)))
+    await asyncio.sleep(0.05)
+    await maybe(places.give(first))
+    assert await taking[0]
+    await asyncio.sleep(0.05)
+    assert not taking[1].done()
+    await maybe(places.give(first))  # not held any more: nothing happens
+    await maybe(places.give(second))
+    assert await taking[1]
+
+
+def test_a_place_that_nobody_holds_any_more_is_free():
+    """An interrupt just before a place is given back costs none (blocking flavour)."""
+    places = threads.Places(1)
+    lost = Place()
+    assert places.take(lost, 0)
+    assert not places.take(Place(), 0.01)
+    del lost
+    assert places.take(Place(), 5)
+
+
+async def test_closing_under_load(flavour, params, key, redis):
+    """Calls that are under way end with errors of ours, and no connection stays open."""
+    name = f"closing-{flavour.name}"
+    few = attrs.evolve(params, max_connections=3)
+    for _ in range(10):
+        async with flavour.pool(few) as pool:
+            stream = flavour.stream(pool)
+            plain = getattr(pool.get_pool(), "_blocking", pool.get_pool())
+            plain.connection_kwargs["client_name"] = name
+
+            async def publish(stream=stream):
+                with pytest.raises(StepRedisError) as caught:  # noqa: PT012 - one of them raises
+                    while True:
+                        await stream.publish_message(key, {"n": 1}, 100)
+                return caught.type
+
+            publishing = [asyncio.ensure_future(publish()) for _ in range(8)]
+            await asyncio.sleep(0.02)
+            await pool.aclose()
+            kinds = await asyncio.wait_for(asyncio.gather(*publishing), 10)
+            assert set(kinds) <= {PoolClosedError, ConnectionFailedError}
+    deadline = asyncio.get_running_loop().time() + 5
+    while [row for row in redis.client_list() if row["name"] == name]:
+        assert asyncio.get_running_loop().time() < deadline, "connections stay open"
+        await asyncio.sleep(0.01)
 
 
 async def test_health_check_replaces_a_dead_connection(flavour, params, proxy, key):

@@ -131,6 +131,52 @@ async def test_no_connection_for_a_read(flavour, params, key, redis, until):
         assert len(await first) == 1
 
 
+async def test_a_read_waits_for_a_connection_no_longer_than_the_pool_allows(
+    flavour, params, key, redis, until
+):
+    """connection_available_timeout holds for reads too."""
+    one = attrs.evolve(params, max_read_connections=1, connection_available_timeout=0.2)
+    async with flavour.pool(one) as pool, flavour.stream(pool) as stream:
+        await stream.create_input_stream(key, "g")
+        first = asyncio.ensure_future(stream.receive_message(key, "g", "c", None))
+        await until(is_waiting(redis, key))
+        with pytest.raises(PoolExhaustedError):
+            await asyncio.wait_for(stream.receive_message(key, "g", "other", None), 10)
+        redis.xadd(key, {"n": "1"})
+        assert len(await first) == 1
+
+
+async def test_readers_share_too_few_connections(flavour, params, key):
+    """More waiting readers than connections take turns; none fails that had its turn."""
+    one = attrs.evolve(params, max_read_connections=1)
+    async with flavour.pool(one) as pool, flavour.stream(pool) as stream:
+        await stream.create_input_stream(key, "g")
+        readers = [stream.receive_message(key, "g", f"c{n}", 5000) for n in range(2)]
+        assert await asyncio.gather(*readers) == [[], []]
+
+
+async def test_busy_commands_do_not_prolong_a_wait(flavour, params, proxy, key):
+    """Though all connections for commands are in use, a call ends a margin after its wait."""
+    busy = attrs.evolve(
+        params,
+        host=proxy.host,
+        port=proxy.port,
+        socket_timeout=1,
+        max_connections=1,
+        connection_available_timeout=None,
+    )
+    async with flavour.pool(busy) as pool, flavour.stream(pool) as stream:
+        await stream.create_input_stream(key, "g")
+        proxy.hold_replies(b"XADD")
+        publishing = [asyncio.ensure_future(stream.publish_message(key, {})) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        started = time.monotonic()
+        with pytest.raises(PoolExhaustedError):
+            await stream.receive_message(key, "g", "c", 0)
+        assert time.monotonic() - started < 3
+        await asyncio.gather(*publishing, return_exceptions=True)
+
+
 async def test_calls_for_one_consumer_take_turns(stream, key):
     """Concurrent calls of one consumer: each message is handed to exactly one of them."""
     await stream.create_input_stream(key, "g")
@@ -222,6 +268,19 @@ async def test_read_left_behind_answers_a_call_that_does_not_wait(
 
 
 @pytest.mark.parametrize("flavour", ["asyncio"], indirect=True)
+async def test_ttl_is_refreshed_behind_a_read_left_behind(flavour, stream, key, redis, until):
+    """A call that waits for what an interrupted one began keeps its own TTL alive."""
+    await stream.create_input_stream(key, "g")
+    receiving = asyncio.ensure_future(stream.receive_message(key, "g", "c", 60_000))
+    await until(is_waiting(redis, key))
+    receiving.cancel()
+    await asyncio.gather(receiving, return_exceptions=True)
+    await stream.set_ttl(key, 1)
+    assert await stream.receive_message(key, "g", "c", 1600, ttl_seconds=1) == []
+    assert redis.exists(key)
+
+
+@pytest.mark.parametrize("flavour", ["asyncio"], indirect=True)
 async def test_pending_does_not_double_what_a_read_left_behind_gets(
     flavour, stream, key, redis, until
 ):
@@ -253,16 +312,18 @@ async def test_failure_of_a_read_left_behind(flavour, through_proxy, proxy, key,
     proxy.close_held()
 
 
-@pytest.mark.parametrize("flavour", ["asyncio"], indirect=True)
 async def test_closing_a_stream_under_a_waiting_call(flavour, pool, key, redis, until):
-    """The waiting call is told; what it might have got stays pending."""
+    """The waiting call is told, and so are later ones."""
     stream = flavour.stream(pool)
     await stream.create_input_stream(key, "g")
     receiving = asyncio.ensure_future(stream.receive_message(key, "g", "c", None))
     await until(is_waiting(redis, key))
     await stream.aclose()
-    with pytest.raises(PoolClosedError):
+    with pytest.raises(PoolClosedError, match="stream was closed"):
         await receiving
+    for call in (stream.receive_message(key, "g", "c"), stream.publish_message(key, {})):
+        with pytest.raises(PoolClosedError, match="stream is closed"):
+            await call
 
 
 @pytest.mark.parametrize("received", [0, 1, 4, 60, 120])

@@ -192,26 +192,46 @@ async def test_connection_limit_of_the_server(flavour, private_server):
             await publish(flavour, params_of(server, socket_connect_timeout=0.3))
 
 
-async def test_server_that_does_not_know_hello_does_not_leak(flavour, caplog):
-    """A server that quotes the arguments it does not understand: the password stays hidden."""
-
-    async def answer(reader, writer):
-        while line := await reader.readline():
-            if line.strip() == SECRET.encode():
-                writer.write(f"-ERR unknown command 'HELLO', with args '{SECRET}'\r\n".encode())
-        writer.close()
-
-    # No server of today does it, but proxies in front of servers do: this is no double of Redis.
-    listener = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    async with listener:
-        params = StepRedisPoolParams(
-            host="127.0.0.1", port=port, username="few", password=SECRET, socket_connect_timeout=1
-        )
-        with pytest.raises(StepRedisError, match="unknown command") as caught:
-            await publish(flavour, params)
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("secret", [SECRET, "x" * 300, "new\nline", "token" * 50 + " end"])
+async def test_servers_that_quote_what_they_do_not_know(
+    flavour, private_server, caplog, protocol, secret
+):
+    """A server without HELLO and AUTH quotes their arguments, cut and changed: none are shown."""
+    server = private_server("--rename-command", "HELLO", "", "--rename-command", "AUTH", "")
+    params = params_of(server, username="few", password=secret, protocol=protocol)
+    with pytest.raises(
+        ServerError, match=r"unknown command .* its arguments are not shown"
+    ) as caught:
+        await publish(flavour, params)
     error = caught.value
-    assert SECRET not in f"{error}{error!r}{error.__cause__}{error.__context__}{caplog.text}"
+    told = f"{error}{error!r}{error.__cause__}{error.__context__}{caplog.text}"
+    for length in (12, 4):
+        assert secret[:length] not in told
+
+
+async def test_servers_that_quote_a_message(flavour, private_server, caplog):
+    """A server without XADD quotes the message: it is not shown."""
+    server = private_server("--rename-command", "XADD", "")
+    params = params_of(server)
+    async with flavour.pool(params) as pool, flavour.stream(pool) as stream:
+        with pytest.raises(ServerError, match="unknown command") as caught:
+            await stream.publish_message("orders", {"iban": "DE89"})
+    assert "DE89" not in f"{caught.value}{caught.value.__cause__}{caplog.text}"
+
+
+async def test_arguments_in_the_wrong_place_are_not_logged(flavour, pool, caplog):
+    """A message or headers passed as another argument stay out of errors and logs."""
+    async with flavour.stream(pool) as stream:
+        for call in (
+            stream.publish_message({"iban": "DE89"}, "orders"),
+            stream.publish_message("orders", {}, {"iban": "DE89"}),
+            stream.acknowledge_message("orders", "g", [{"iban": "DE89"}]),
+        ):
+            with pytest.raises(StepRedisError) as caught:
+                await call
+            assert "DE89" not in f"{caught.value}"
+    assert "DE89" not in caplog.text
 
 
 async def test_closed_pool(flavour, pool, key):

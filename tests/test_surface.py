@@ -123,7 +123,7 @@ def test_backends_have_the_same_shape():
     aio = importlib.import_module("step_redis._backend.aio")
     threads = importlib.import_module("step_redis._backend.threads")
     assert aio.__all__ == threads.__all__
-    for name in ("Turn", "Places", "Job"):
+    for name in ("Places", "Job"):
         methods, twins = public_methods(getattr(aio, name)), public_methods(getattr(threads, name))
         assert methods.keys() == twins.keys()
         for method in methods.keys() - {"__init__"}:

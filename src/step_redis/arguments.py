@@ -4,18 +4,28 @@ from typing import Any
 
 from step_redis.errors import ConfigurationError
 
-__all__ = ["check_name", "check_type", "check_whole"]
+__all__ = ["check_name", "check_type", "check_whole", "shown"]
+
+_LONGEST_SHOWN = 80
+
+
+def shown(value: Any) -> str:
+    """Return a wrong value for an error: what may be a message put in the wrong place is not."""
+    plain = isinstance(value, int | float | str | bytes | None)
+    if plain and len(text := repr(value)) <= _LONGEST_SHOWN:
+        return text
+    return f"a value of type {type(value).__name__}"
 
 
 def check_name(argument: str, value: Any) -> None:
     """Refuse what cannot be the name of a key, a group or a consumer."""
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{argument} must be a str that is not empty; got {value!r}")
+        raise ConfigurationError(f"{argument} must be a str that is not empty; got {shown(value)}")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ConfigurationError(f"{argument} is not valid Unicode: {value!r}") from None
+            raise ConfigurationError(f"{argument} is not valid Unicode: {shown(value)}") from None
 
 
 def check_type(argument: str, value: Any, wanted: type) -> None:
@@ -33,5 +43,5 @@ def check_whole(argument: str, value: Any, least: int, *, none: str | None = Non
     if type(value) is not int or value < least:
         otherwise = f", or None {none}" if none is not None else ""
         raise ConfigurationError(
-            f"{argument} must be a whole number of at least {least}{otherwise}; got {value!r}"
+            f"{argument} must be a whole number of at least {least}{otherwise}; got {shown(value)}"
         )

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from step_redis.arguments import shown
 from step_redis.errors import ConfigurationError
 from step_redis.messages import Delivery
 
@@ -15,6 +16,8 @@ __all__ = [
     "Pending",
     "entry_id",
     "expire",
+    "message_ids",
+    "new_deliveries",
     "ping",
     "read_deliveries",
     "read_entries",
@@ -33,7 +36,7 @@ Command: TypeAlias = tuple[Argument, ...]
 EntryId: TypeAlias = tuple[int, int]
 """Ids compare as numbers, not as text."""
 
-_ID = re.compile(r"\d+-\d+")
+_ID = re.compile(r"[0-9]+-[0-9]+")
 
 
 @attrs.frozen
@@ -133,7 +136,7 @@ def message_ids(ids: Any) -> list[str]:
     found: list[Any] = list(ids) if several else [ids]
     for one in found:
         if not isinstance(one, str) or not _ID.fullmatch(one):
-            raise ConfigurationError(f"message_id must be like '1700000000000-0'; got {one!r}")
+            raise ConfigurationError(f"message_id must be like '1700000000000-0'; got {shown(one)}")
     return found
 
 

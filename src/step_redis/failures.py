@@ -26,12 +26,23 @@ from step_redis.errors import (
 )
 from step_redis.options import Target
 
-__all__ = ["REDIS_FAILURES", "Subject", "connect_failure", "reply_failure", "talk_failure", "told"]
+__all__ = [
+    "REDIS_FAILURES",
+    "Subject",
+    "connect_failure",
+    "is_reply",
+    "reply_failure",
+    "talk_failure",
+    "told",
+]
 
 REDIS_FAILURES = (redis.exceptions.RedisError, OSError)
 """What redis-py's connections and pools raise."""
 
 _HIDDEN = "***"
+
+_QUOTED = ", with args beginning with"
+"""Servers quote the arguments of a command they do not know, cut and changed: none are shown."""
 
 _EXHAUSTED = ("No connection available.",)
 """What redis-py's blocking pool says, in an error of the same class as a network failure."""
@@ -59,15 +70,22 @@ def told(logger: logging.Logger, subject: Subject) -> Generator[None]:
         yield
     except StepRedisError as error:
         for name in ("stream", "group", "consumer", "message_id"):
-            if getattr(error, name) is None:
-                setattr(error, name, getattr(subject, name) or None)
+            about = getattr(subject, name)
+            # An argument that is no name may be a message, put in the wrong place.
+            if getattr(error, name) is None and isinstance(about, str):
+                setattr(error, name, about or None)
         # Whoever catches it has the traceback.
         logger.error("%s failed: %s: %s", subject.action, type(error).__name__, error)  # noqa: TRY400
         raise
 
 
-def connect_failure(error: Exception, target: Target) -> StepRedisError:
-    """Return the failure of getting a connection; nothing of the user's was sent."""
+def connect_failure(
+    error: Exception, target: Target, handled: BaseException | None = None
+) -> StepRedisError:
+    """Return the failure of getting a connection; nothing of the user's was sent.
+
+    ``handled`` is what the caller was handling at the time, which is no cause.
+    """
     if isinstance(error, redis.exceptions.MaxConnectionsError) or error.args == _EXHAUSTED:
         failure: StepRedisError = PoolExhaustedError(
             f"all connections to {target.name} stayed in use: raise max_connections or"
@@ -75,7 +93,7 @@ def connect_failure(error: Exception, target: Target) -> StepRedisError:
         )
     elif (reply := _refusal(error, target)) is not None:
         failure = reply
-    elif (tls := _tls_failure(error, target)) is not None:
+    elif (tls := _tls_failure(error, target, handled)) is not None:
         failure = tls
     elif isinstance(error, redis.exceptions.TimeoutError | TimeoutError):
         failure = OperationTimeoutError(
@@ -88,13 +106,15 @@ def connect_failure(error: Exception, target: Target) -> StepRedisError:
         )
     else:
         failure = ConnectionFailedError(
-            f"cannot connect to {target.name}: {_why(error, target)}. Check host and port, and that"
-            f" the server runs. {_check_tls(target)}"
+            f"cannot connect to {target.name}: {_why(error, target, handled)}. Check host and port,"
+            f" and that the server runs. {_check_tls(target)}"
         )
     return _caused(failure, error, target)
 
 
-def talk_failure(error: Exception, target: Target, effect: str | None) -> StepRedisError:
+def talk_failure(
+    error: Exception, target: Target, effect: str | None, handled: BaseException | None = None
+) -> StepRedisError:
     """Return the failure of a command whose sending had begun.
 
     Args:
@@ -102,6 +122,7 @@ def talk_failure(error: Exception, target: Target, effect: str | None) -> StepRe
         target: What the connection leads to.
         effect: What may have happened on the server, as in ``"the entry may have been written"``;
             None for a command that changes nothing.
+        handled: What the caller was handling at the time, which is no cause.
     """
     if (reply := _refusal(error, target)) is not None:
         return _caused(reply, error, target)
@@ -111,12 +132,12 @@ def talk_failure(error: Exception, target: Target, effect: str | None) -> StepRe
         failure: StepRedisError = OperationTimeoutError(
             f"{target.name} did not answer in time{outcome}", outcome_unknown=unknown
         )
-    elif (tls := _tls_failure(error, target, outcome)) is not None:
+    elif (tls := _tls_failure(error, target, handled, outcome)) is not None:
         tls.outcome_unknown = unknown
         failure = tls
     else:
         failure = ConnectionFailedError(
-            f"the connection to {target.name} broke: {_why(error, target)}{outcome}",
+            f"the connection to {target.name} broke: {_why(error, target, handled)}{outcome}",
             outcome_unknown=unknown,
         )
     return _caused(failure, error, target)
@@ -177,9 +198,11 @@ def _refusal(error: Exception, target: Target) -> StepRedisError | None:
             return None
 
 
-def _tls_failure(error: Exception, target: Target, outcome: str = "") -> StepRedisError | None:
+def _tls_failure(
+    error: Exception, target: Target, handled: BaseException | None, outcome: str = ""
+) -> StepRedisError | None:
     """Return the failure if TLS is why."""
-    found = next((link for link in _chain(error) if isinstance(link, ssl.SSLError)), None)
+    found = next((link for link in _chain(error, handled) if isinstance(link, ssl.SSLError)), None)
     if found is None:
         return None
     if isinstance(found, ssl.SSLCertVerificationError):
@@ -203,8 +226,10 @@ _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LEN
 """What OpenSSL says of plain text, in its various versions."""
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+def _chain(
+    error: BaseException | None, handled: BaseException | None = None
+) -> Iterator[BaseException]:
+    while error is not None and error is not handled:
         yield error
         # redis-py raises its own errors while it handles the system's; what the system's were
         # raised within is the caller's business.
@@ -218,9 +243,9 @@ def _check_tls(target: Target) -> str:
     return "If it expects TLS, set ssl_enable=True"
 
 
-def _why(error: BaseException, target: Target) -> str:
+def _why(error: BaseException, target: Target, handled: BaseException | None) -> str:
     """Return why a connection failed: in the system's words, if it was the system."""
-    for link in _chain(error):
+    for link in _chain(error, handled):
         if isinstance(link, OSError) and link.errno:
             # asyncio puts words of its own in place of the system's; names that do not resolve
             # have negative numbers.
@@ -230,7 +255,9 @@ def _why(error: BaseException, target: Target) -> str:
 
 def _clean(error: BaseException, target: Target) -> str:
     """Return the text of an error without secrets."""
-    text = str(error)
+    text, _, quoted = str(error).partition(_QUOTED)
+    if quoted:
+        text += "; its arguments are not shown"
     for secret in target.secrets:
         text = text.replace(secret, _HIDDEN)
     return text.rstrip(".")
@@ -238,6 +265,7 @@ def _clean(error: BaseException, target: Target) -> str:
 
 def _caused(failure: StepRedisError, error: BaseException, target: Target) -> StepRedisError:
     """Chain the errors, unless the old one would show a secret in a traceback."""
-    leaks = any(secret in str(link) for link in _chain(error) for secret in target.secrets)
+    hidden = (_QUOTED, *target.secrets)
+    leaks = any(secret in str(link) for link in _chain(error) for secret in hidden)
     failure.__cause__ = None if leaks else error
     return failure

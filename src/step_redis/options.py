@@ -36,15 +36,18 @@ class Target:
     def of(cls, options: Mapping[str, Any]) -> Self:
         """Return the target of a redis-py pool with these ``connection_kwargs``."""
         socket_seconds = options.get("socket_timeout") or _DEFAULT_SECONDS
-        host = options.get("path") or f"{options.get('host')}:{options.get('port', 6379)}"
-        if not (options.get("host") or options.get("path")):
-            host = "the server"
+        host, port = options.get("host", "localhost"), options.get("port", 6379)
+        found = (options.get("password"), options.get("ssl_password"))
         return cls(
-            name=host,
+            name=options.get("path") or (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"),
             socket_seconds=socket_seconds,
             connect_seconds=options.get("socket_connect_timeout") or socket_seconds,
             tls="ssl_cert_reqs" in options,
-            secrets=tuple(filter(None, (options.get("password"), options.get("ssl_password")))),
+            secrets=tuple(
+                secret.decode(errors="replace") if isinstance(secret, bytes) else str(secret)
+                for secret in found
+                if secret
+            ),
         )
 
 

@@ -11,6 +11,7 @@ import redis.asyncio.connection
 import redis.exceptions
 
 from step_redis.errors import PoolClosedError
+from step_redis.place import Place
 
 __all__ = [
     "Connection",
@@ -20,13 +21,15 @@ __all__ = [
     "RedisPool",
     "SSLConnection",
     "TCPConnection",
-    "Turn",
+    "give_connection",
     "read_reply",
     "sleep",
     "start",
+    "take_connection",
 ]
 
 Connection = redis.asyncio.connection.AbstractConnection
+ConnectionPool = redis.asyncio.BlockingConnectionPool
 TCPConnection = redis.asyncio.Connection
 SSLConnection = redis.asyncio.SSLConnection
 RedisPool = redis.asyncio.ConnectionPool
@@ -35,49 +38,67 @@ RedisPool = redis.asyncio.ConnectionPool
 sleep = asyncio.sleep
 
 
-class ConnectionPool(redis.asyncio.BlockingConnectionPool):
-    """redis-py's pool, without the trap that a cancelled release loses the connection."""
-
-    async def release(self, connection: Connection) -> None:
-        """Take a connection back, also if the caller is cancelled while the pool is locked."""
-        try:
-            await super().release(connection)
-        except asyncio.CancelledError:
-            # Waiting for the lock, redis-py had not taken it back yet and never would.
-            if connection in self._in_use_connections:
-                task = asyncio.ensure_future(super().release(connection))
-                _unfinished.add(task)
-                task.add_done_callback(_unfinished.discard)
-            raise
-
-
-_unfinished: set[asyncio.Task[None]] = set()
-
-
-class Turn:
-    """Who holds it may go on; the others wait, first come, first served."""
-
-    def __init__(self) -> None:
-        self._lock: asyncio.Lock | asyncio.Semaphore = asyncio.Lock()
-
-    async def take(self, seconds: float | None) -> bool:
-        """Wait for the turn, at most so long; return whether it was had."""
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._lock.acquire()
-        except builtins.TimeoutError:
-            return False
-
-    def give(self) -> None:
-        """Let the next one go on."""
-        self._lock.release()
-
-
-class Places(Turn):
-    """A turn that so many may hold at once."""
+class Places:
+    """So many may go on at once; the others wait, first come, first served."""
 
     def __init__(self, places: int) -> None:
-        self._lock = asyncio.Semaphore(places)
+        self._free = asyncio.Semaphore(places)
+        self._taken: set[Place] = set()
+
+    async def take(self, place: Place, seconds: float | None) -> bool:
+        """Wait until the place can be had, at most so long; return whether it was."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._free.acquire()
+        except builtins.TimeoutError:
+            return False
+        self._taken.add(place)
+        return True
+
+    def give(self, place: Place) -> None:
+        """Give the place back, if it was had."""
+        if place in self._taken:
+            self._taken.remove(place)
+            self._free.release()
+
+
+_unfinished: set[asyncio.Future[None]] = set()
+
+
+def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Carry something out though the caller is being cancelled."""
+    task = asyncio.ensure_future(coroutine)
+    _unfinished.add(task)
+    task.add_done_callback(_unfinished.discard)
+
+
+async def take_connection(pool: RedisPool) -> Connection:
+    """Return a connection of a pool of redis-py."""
+    try:
+        connection: Connection = await pool.get_connection()
+    except asyncio.CancelledError:
+        # Before Python 3.13 a condition forgets the waiter whom it has just woken.
+        _finish(_wake_another(pool))
+        raise
+    return connection
+
+
+async def _wake_another(pool: RedisPool) -> None:
+    condition: asyncio.Condition | None = getattr(pool, "_condition", None)
+    if condition is not None:
+        async with condition:
+            condition.notify()
+
+
+async def give_connection(pool: RedisPool, connection: Connection) -> None:
+    """Give a connection back, also if the caller is cancelled while the pool is locked."""
+    try:
+        await pool.release(connection)
+    except asyncio.CancelledError:
+        # Waiting for the lock, redis-py had not taken it back yet and never would.
+        if connection in pool._in_use_connections:  # noqa: SLF001 - it does not tell otherwise
+            _finish(pool.release(connection))
+        raise
 
 
 class Job:

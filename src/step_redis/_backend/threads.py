@@ -2,12 +2,16 @@
 
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import redis
 import redis.exceptions
+
+from step_redis.deadline import Deadline
+from step_redis.place import Place
 
 __all__ = [
     "Connection",
@@ -17,10 +21,11 @@ __all__ = [
     "RedisPool",
     "SSLConnection",
     "TCPConnection",
-    "Turn",
+    "give_connection",
     "read_reply",
     "sleep",
     "start",
+    "take_connection",
 ]
 
 Connection = redis.Connection
@@ -33,45 +38,62 @@ RedisPool = redis.ConnectionPool
 sleep = time.sleep
 
 
-class Turn:
-    """Who holds it may go on; the others wait.
+class Places:
+    """So many may go on at once; the others wait, first come, first served.
 
-    A KeyboardInterrupt may strike between any two steps. It belongs to a thread, so that a thread
-    that was interrupted before it gave it back takes it again and then gives it back for good.
+    A KeyboardInterrupt may strike between any two steps, also just before a place is given back.
+    So places are not counted but held weakly: one that nobody holds any more is free.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-
-    def take(self, seconds: float | None) -> bool:
-        """Wait for the turn, at most so long; return whether it was had."""
-        return self._lock.acquire(timeout=_longest(seconds))
-
-    def give(self) -> None:
-        """Let the next one go on."""
-        with suppress(RuntimeError):
-            while True:
-                self._lock.release()
-
-
-class Places:
-    """A turn that so many may hold at once."""
-
     def __init__(self, places: int) -> None:
-        self._places = threading.Semaphore(places)
+        self._places = places
+        self._taken: weakref.WeakSet[Place] = weakref.WeakSet()
+        self._waiting: deque[weakref.ref[Place]] = deque()
+        self._changed = threading.Condition()
 
-    def take(self, seconds: float | None) -> bool:
-        """Wait for a place, at most so long; return whether it was had."""
-        return self._places.acquire(timeout=_longest(seconds))
+    def take(self, place: Place, seconds: float | None) -> bool:
+        """Wait until the place can be had, at most so long; return whether it was."""
+        deadline = Deadline.after(seconds)
+        mine = weakref.ref(place)
+        with self._changed:
+            self._waiting.append(mine)
+            try:
+                while not self._is_next(mine):
+                    if deadline.passed:
+                        return False
+                    left = deadline.left()
+                    # What is freed by being forgotten tells nobody.
+                    self._changed.wait(_LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS))
+                self._taken.add(place)
+                return True
+            finally:
+                self._waiting.remove(mine)
+                self._changed.notify_all()
 
-    def give(self) -> None:
-        """Let the next one go on."""
-        self._places.release()
+    def _is_next(self, mine: weakref.ref[Place]) -> bool:
+        while self._waiting[0]() is None:
+            self._waiting.popleft()
+        return self._waiting[0] is mine and len(self._taken) < self._places
+
+    def give(self, place: Place) -> None:
+        """Give the place back, if it was had."""
+        with self._changed:
+            self._taken.discard(place)
+            self._changed.notify_all()
 
 
-def _longest(seconds: float | None) -> float:
-    """Return what a lock takes for a timeout."""
-    return threading.TIMEOUT_MAX if seconds is None else min(seconds, threading.TIMEOUT_MAX)
+_LOOK_SECONDS = 0.1
+
+
+def take_connection(pool: RedisPool) -> Connection:
+    """Return a connection of a pool of redis-py."""
+    connection: Connection = pool.get_connection()
+    return connection
+
+
+def give_connection(pool: RedisPool, connection: Connection) -> None:
+    """Give a connection back."""
+    pool.release(connection)
 
 
 class Job:

@@ -1,22 +1,30 @@
 # Generated from _async/connections.py by build_hooks/generate_sync.py. Do not edit.
 """Calls to the server over redis-py's connections, each bounded in time and never repeated."""
 
+import sys
 from typing import Any
 
 from step_redis._backend import threads
 from step_redis.backoff import delays
 from step_redis.commands import Command
 from step_redis.deadline import Deadline
-from step_redis.errors import ConnectionFailedError, PoolClosedError, PoolExhaustedError
+from step_redis.errors import (
+    ConnectionFailedError,
+    PoolClosedError,
+    PoolExhaustedError,
+    ServerLoadingError,
+    StepRedisError,
+)
 from step_redis.failures import REDIS_FAILURES, connect_failure, talk_failure
 from step_redis.options import Target, reader_options
+from step_redis.place import Place
 
 READ_MARGIN_SECONDS = 5.0
 """How long after its wait a read must be answered, unless ``socket_timeout`` is shorter."""
 
 
 class Connections:
-    """The connections to one server: some for commands, others for reads that wait."""
+    """The connections to one server: a pool for commands, another for reads that wait."""
 
     def __init__(
         self,
@@ -29,41 +37,64 @@ class Connections:
             connection_class=commands.connection_class,
             **reader_options(commands.connection_kwargs, max_read_connections, available_seconds),
         )
+        # First come, first served, and bounded for each call: redis-py's pools are neither.
+        self._command_places = threads.Places(commands.max_connections)
         self._reader_places = threads.Places(max_read_connections)
         self._available_seconds = available_seconds
         self._closed = False
         self.target = Target.of(commands.connection_kwargs)
 
-    def call(self, *commands: Command, effect: str | None = None) -> list[Any]:
+    @property
+    def margin_seconds(self) -> float:
+        """How long a call may take beyond the wait that it was told."""
+        return min(self.target.socket_seconds, READ_MARGIN_SECONDS)
+
+    def call(
+        self, *commands: Command, effect: str | None = None, within: float | None = None
+    ) -> list[Any]:
         """Send commands in one trip and return their replies, error replies included.
 
         Args:
             commands: What to send, in this order.
             effect: What may have happened if the reply is lost; None if nothing can have.
+            within: Seconds to get a connection in; None leaves it to the pool's limits.
         """
-        return self._talk(self._commands, commands, effect, self.target.socket_seconds)
+        place = Place()
+        try:
+            if not self._command_places.take(
+                place, _shortest(within, self._available_seconds)
+            ):
+                raise PoolExhaustedError(
+                    f"all connections to {self.target.name} stayed in use: raise max_connections or"
+                    " connection_available_timeout"
+                )
+            seconds = self.target.socket_seconds
+            return self._talk(self._commands, commands, effect, seconds, within)
+        finally:
+            self._command_places.give(place)
 
-    def reserve_reader(self, seconds: float | None) -> None:
+    def reserve_reader(self, place: Place, within: float | None) -> None:
         """Wait for one of the connections for reads, at most so long; `free_reader` gives it back.
 
         Raises:
             PoolExhaustedError: All stayed in use.
         """
-        limits = [limit for limit in (seconds, self._available_seconds) if limit is not None]
-        if not self._reader_places.take(min(limits, default=None)):
+        if not self._reader_places.take(place, _shortest(within, self._available_seconds)):
             raise PoolExhaustedError(
                 f"all connections to {self.target.name} for reads stayed in use:"
                 " raise max_read_connections"
             )
 
-    def free_reader(self) -> None:
-        """Give back what `reserve_reader` took."""
-        self._reader_places.give()
+    def free_reader(self, place: Place) -> None:
+        """Give back what `reserve_reader` took, if it did."""
+        self._reader_places.give(place)
 
-    def read(self, *commands: Command, wait_seconds: float, effect: str) -> list[Any]:
+    def read(
+        self, *commands: Command, wait_seconds: float, effect: str, within: float | None
+    ) -> list[Any]:
         """Send commands of which the last waits so long on the server; return their replies."""
-        margin = min(self.target.socket_seconds, READ_MARGIN_SECONDS)
-        return self._talk(self._readers, commands, effect, wait_seconds + margin)
+        seconds = wait_seconds + self.margin_seconds
+        return self._talk(self._readers, commands, effect, seconds, within)
 
     def aclose_readers(self) -> None:
         """Close the connections for reads."""
@@ -81,42 +112,74 @@ class Connections:
         commands: tuple[Command, ...],
         effect: str | None,
         seconds: float,
+        within: float | None,
     ) -> list[Any]:
-        connection = self._connection(pool)
+        handled = sys.exception()
+        connection = self._connection(pool, within)
+        done = False
         try:
             packed = connection.pack_commands(commands)
             connection.send_packed_command(packed, check_health=False)
-            return [threads.read_reply(connection, seconds) for _ in commands]
+            replies = [threads.read_reply(connection, seconds) for _ in commands]
+            done = True
         except REDIS_FAILURES as error:
-            failure = talk_failure(error, self.target, effect)
-        except BaseException:
-            # Half a conversation: what comes next on this connection belongs to nobody.
-            connection.disconnect(nowait=True)
-            raise
+            failure = talk_failure(error, self.target, effect, handled)
+        except Exception:
+            # redis-py stumbles over a connection that is closed under it.
+            if not self._closed:
+                raise
+            failure = self._closed_failure(effect)
+        else:
+            return replies
         finally:
-            pool.release(connection)
+            if not done:
+                # Half a conversation: what comes next on this connection belongs to nobody.
+                connection.disconnect(nowait=True)
+            threads.give_connection(pool, connection)
         # Raised here, and not above, it does not carry redis-py's error and its text along.
         raise failure
 
-    def _connection(self, pool: threads.RedisPool) -> threads.Connection:
+    def _connection(self, pool: threads.RedisPool, within: float | None) -> threads.Connection:
         """Return a working connection; a server that is away for a moment is waited for."""
-        deadline = Deadline.after(self.target.connect_seconds)
+        handled = sys.exception()
+        deadline = Deadline.after(_shortest(within, self.target.connect_seconds))
         for delay in delays():
-            if self._closed:
-                raise PoolClosedError(f"the connections to {self.target.name} are closed")
+            self._check_open()
             try:
-                connection: threads.Connection = pool.get_connection()
+                connection = threads.take_connection(pool)
                 try:
                     connection.check_health()
+                    # Closing does not wait for connections that are being made.
+                    self._check_open()
                 except BaseException:
                     connection.disconnect(nowait=True)
-                    pool.release(connection)
+                    threads.give_connection(pool, connection)
                     raise
             except REDIS_FAILURES as error:
-                failure = connect_failure(error, self.target)
+                failure = connect_failure(error, self.target, handled)
+            except Exception:
+                if not self._closed:
+                    raise
+                failure = self._closed_failure(None)
             else:
                 return connection
-            if type(failure) is not ConnectionFailedError or deadline.passed:
+            if type(failure) not in (ConnectionFailedError, ServerLoadingError) or deadline.passed:
                 raise failure
             threads.sleep(delay)
         raise AssertionError("delays() never ends")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise self._closed_failure(None)
+
+    def _closed_failure(self, effect: str | None) -> StepRedisError:
+        outcome = f"; {effect}" if effect else ""
+        return PoolClosedError(
+            f"the connections to {self.target.name} are closed{outcome}",
+            outcome_unknown=effect is not None,
+        )
+
+
+def _shortest(*limits: float | None) -> float | None:
+    """Return the shortest of some limits, of which None is none."""
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -3,6 +3,7 @@
 
 import logging
 from math import ceil
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -24,10 +25,16 @@ from step_redis.commands import (
     xreadgroup,
 )
 from step_redis.deadline import Deadline, now
-from step_redis.errors import GroupNotFoundError, StepRedisError
+from step_redis.errors import (
+    GroupNotFoundError,
+    PoolClosedError,
+    PoolExhaustedError,
+    StepRedisError,
+)
 from step_redis.failures import Subject, is_reply, reply_failure, told
 from step_redis.inbox import Inbox
 from step_redis.messages import Delivery, ReceivedMessage, received_message
+from step_redis.place import Place
 
 from .connections import Connections
 
@@ -61,8 +68,9 @@ class Reader:
         self._codec = codec
         self._logger = logger
         self._stream, self._group, self._consumer = subject.consumer_path()
-        self._turn = threads.Turn()
+        self._turn = threads.Places(1)
         self._job: threads.Job | None = None
+        self._closed = False
         self.inbox = Inbox()
 
     def receive(
@@ -70,18 +78,16 @@ class Reader:
     ) -> list[ReceivedMessage]:
         """Return messages; wait until the deadline at most for at least one."""
         batch: list[Delivery] = []
-        mine = False
+        turn = Place()
         try:
             with told(self._logger, self._subject):
                 try:
-                    mine = self._turn.take(deadline.left())
-                    if mine:
+                    if self._turn.take(turn, deadline.left()):
                         self._fill(count, deadline, ttl_seconds)
                         batch = self.inbox.peek(count)
                         self.inbox.drop(batch)
                 finally:
-                    if mine:
-                        self._turn.give()
+                    self._turn.give(turn)
                 messages = [received_message(self._stream, one, self._codec) for one in batch]
             return messages  # noqa: RET504, TRY300 - nothing may come between here and the caller
         except BaseException:
@@ -89,34 +95,57 @@ class Reader:
             raise
 
     def close(self) -> None:
-        """End a read that is under way."""
+        """End a read that is under way; a call that waits for it ends with `PoolClosedError`."""
+        self._closed = True
         if self._job is not None:
             self._job.cancel()
 
     def _fill(self, count: int, deadline: Deadline, ttl_seconds: int | None) -> None:
         """Read until there is something in the inbox or the time is over."""
+        polled = False
         while not self.inbox.ready:
+            if self._closed:
+                raise PoolClosedError("the stream was closed while this call was reading")
             if self._job is not None:
-                if not self._take_over(self._job, deadline):
+                if not self._take_over(self._job, deadline, ttl_seconds):
                     return
-            elif self.inbox.lost_after is None or not self._recover(self.inbox.lost_after):
-                self._job = threads.start(self._read, count, deadline, ttl_seconds)
-                self._job.finished(None)
-                job, self._job = self._job, None
+                continue
+            # A read whose end was not noted, by whatever interrupt, is a lost one.
+            self.inbox.read_lost()
+            after = self.inbox.lost_after
+            if after is not None and self._recover(after, self._within(deadline)):
+                return
+            self._job = threads.start(self._read, count, deadline, ttl_seconds)
+            self._job.finished(None)
+            job, self._job = self._job, None
+            try:
                 job.result()
-                if deadline.passed:
+            except PoolExhaustedError:
+                if polled and deadline.passed:
                     return
+                raise
+            polled = True
+            if deadline.passed:
+                return
 
-    def _take_over(self, job: threads.Job, deadline: Deadline) -> bool:
+    def _within(self, deadline: Deadline) -> float | None:
+        """Return the seconds that a command on the way may take to get a connection."""
+        left = deadline.left()
+        return None if left is None else left + self._connections.margin_seconds
+
+    def _take_over(self, job: threads.Job, deadline: Deadline, ttl_seconds: int | None) -> bool:
         """Wait for a read that an interrupted call left behind; return whether it has ended."""
         left = deadline.left()
+        if ttl_seconds is not None:
+            self._call(expire(self._stream, ttl_seconds), within=self._within(deadline))
+            left = ttl_seconds / 2 if left is None else min(left, ttl_seconds / 2)
         if left == 0:
             # What was in the stream before this call was sent to that read before the answer to
             # this: then it is here, or it was nothing.
-            self._connections.call(ping())
+            self._connections.call(ping(), within=self._within(deadline))
             left = _ARRIVING_SECONDS
         if not job.finished(left):
-            return False
+            return not deadline.passed
         self._job = None
         try:
             job.result()
@@ -130,10 +159,11 @@ class Reader:
         left = deadline.left()
         refresh = () if ttl_seconds is None else (expire(self._stream, ttl_seconds),)
         if left == 0:
-            self._exchange(*refresh, self._command(count, None), wait_seconds=None)
+            self._exchange(*refresh, self._command(count, None), deadline=deadline)
             return
-        self._connections.reserve_reader(left)
+        place = Place()
         try:
+            self._connections.reserve_reader(place, left)
             limits = [BLOCK_LIMIT_SECONDS]
             left = deadline.left()
             if left is not None:
@@ -143,40 +173,39 @@ class Reader:
             if self.inbox.lost_after is not None:
                 limits.append(_RECOVERY_BLOCK_SECONDS)
             block_ms = max(1, ceil(1000 * min(limits)))
-            self._exchange(
-                *refresh, self._command(count, block_ms), wait_seconds=block_ms / 1000
-            )
+            command = self._command(count, block_ms)
+            self._exchange(*refresh, command, deadline=deadline, wait_seconds=block_ms / 1000)
         finally:
-            self._connections.free_reader()
+            self._connections.free_reader(place)
 
     def _command(self, count: int, block_ms: int | None) -> Command:
         return xreadgroup(self._stream, self._group, self._consumer, count=count, block_ms=block_ms)
 
-    def _exchange(self, *commands: Command, wait_seconds: float | None) -> None:
-        """Send a read and put its reply into the inbox, or note that it was lost."""
-        self.inbox.read_sent()
+    def _exchange(
+        self, *commands: Command, deadline: Deadline, wait_seconds: float | None = None
+    ) -> None:
+        """Send a read and put its reply into the inbox."""
+        within = self._within(deadline)
+        self.inbox.read_sent(wait_seconds or 0)
         try:
             if wait_seconds is None:
-                replies = self._connections.call(*commands, effect=_EFFECT)
+                replies = self._connections.call(*commands, effect=_EFFECT, within=within)
             else:
                 replies = self._connections.read(
-                    *commands, wait_seconds=wait_seconds, effect=_EFFECT
+                    *commands, wait_seconds=wait_seconds, effect=_EFFECT, within=within
                 )
-            if not isinstance(replies[-1], ResponseError):
-                self.inbox.arrived(new_deliveries(replies[-1]))
-            for reply in replies:
-                self._check(reply)
         except StepRedisError as error:
-            if error.outcome_unknown:
-                self.inbox.read_lost(wait_seconds or 0)
-            else:
+            if not error.outcome_unknown:
                 self.inbox.read_refused()
             raise
-        except BaseException:
-            self.inbox.read_lost(wait_seconds or 0)
-            raise
+        if isinstance(replies[-1], ResponseError):
+            self.inbox.read_refused()
+        else:
+            self.inbox.arrived(new_deliveries(replies[-1]))
+        for reply in replies:
+            self._check(reply)
 
-    def _recover(self, after: EntryId) -> bool:
+    def _recover(self, after: EntryId, within: float | None) -> bool:
         """Fetch what lost reads took; return whether there was something.
 
         The messages are pending already: they are looked up by id, so that their delivery count
@@ -184,12 +213,12 @@ class Reader:
         """
         asked_at = now()
         while True:
-            [reply] = self._connections.call(
+            [reply] = self._call(
                 xpending(
                     self._stream, self._group, after=after, count=_PAGE, consumer=self._consumer
-                )
+                ),
+                within=within,
             )
-            self._check(reply)
             pending = read_pending(reply)
             if unseen := self.inbox.unseen(pending):
                 self._fetch(unseen)
@@ -200,23 +229,26 @@ class Reader:
                 return False
             after = entry_id(pending[-1].id)
 
+    def _call(self, *commands: Command, within: float | None = None) -> list[Any]:
+        """Send commands that may be repeated; raise the first error reply."""
+        replies = self._connections.call(*commands, within=within)
+        for reply in replies:
+            self._check(reply)
+        return replies
+
     def _fetch(self, messages: list[Pending]) -> None:
         """Put pending messages into the inbox; those that were deleted are acknowledged."""
-        replies = self._connections.call(
-            *(xrange(self._stream, message.id) for message in messages)
-        )
+        replies = self._call(*(xrange(self._stream, message.id) for message in messages))
         found: list[Delivery] = []
         deleted: list[str] = []
         for message, reply in zip(messages, replies, strict=True):
-            self._check(reply)
             entries = read_entries(reply)
             found += [Delivery(id_, fields or [], message.count) for id_, fields in entries]
             if not entries:
                 deleted.append(message.id)
         self.inbox.recovered(found)
         if deleted:
-            [reply] = self._connections.call(xack(self._stream, self._group, deleted))
-            self._check(reply)
+            self._call(xack(self._stream, self._group, deleted))
 
     def _check(self, reply: object) -> None:
         """Raise what an error reply stands for."""

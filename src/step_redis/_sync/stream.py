@@ -28,7 +28,7 @@ from step_redis.commands import (
     xreadgroup,
 )
 from step_redis.deadline import Deadline
-from step_redis.errors import ConfigurationError, StreamNotFoundError
+from step_redis.errors import ConfigurationError, PoolClosedError, StreamNotFoundError
 from step_redis.failures import Subject, is_reply, reply_failure, told
 from step_redis.messages import Delivery, ReceivedMessage, received_message
 
@@ -73,13 +73,15 @@ class StepRedisStream:
         if isinstance(pool, StepRedisPool):
             self._connections = pool.connections
         elif isinstance(pool, threads.RedisPool):
-            self._connections = Connections(pool)
+            # A pool that does not wait for a free connection has no time for it.
+            self._connections = Connections(pool, available_seconds=getattr(pool, "timeout", 0))
         else:
             raise ConfigurationError(
                 "pool must be a StepRedisPool or a redis-py connection pool of the same flavour as"
                 f" the stream; got {type(pool).__module__}.{type(pool).__qualname__}"
             )
         self._owns_readers = not isinstance(pool, StepRedisPool)
+        self._closed = False
         self._readers: dict[tuple[str, str, str], Reader] = {}
 
     def __repr__(self) -> str:
@@ -97,8 +99,13 @@ class StepRedisStream:
         self.close()
 
     def close(self) -> None:
-        """End reads that are under way. What they received and nobody took stays pending."""
-        for reader in self._readers.values():
+        """End reads that are under way; later calls raise `PoolClosedError`.
+
+        A call that waits for messages ends with that error too: at once if it can be cancelled,
+        within 2 seconds if it blocks. What was received and not handed over stays pending.
+        """
+        self._closed = True
+        for reader in list(self._readers.values()):
             reader.close()
         if self._owns_readers:
             self._connections.aclose_readers()
@@ -230,6 +237,7 @@ class StepRedisStream:
             self._check_consumer(stream_name, group_name, consumer_name, count)
             check_whole("wait_ms", wait_ms, 0, none="to wait until there is a message")
             check_whole("ttl_seconds", ttl_seconds, 1, none="to leave the TTL as it is")
+            self._check_open()
         deadline = Deadline.after(None if wait_ms is None else wait_ms / 1000)
         reader = self._reader(subject)
         return reader.receive(count, deadline, ttl_seconds)
@@ -280,7 +288,7 @@ class StepRedisStream:
         min_idle_ms: int,
         count: int = 1,
     ) -> list[ReceivedMessage]:
-        """Take over messages that other consumers received and left unacknowledged.
+        """Take over messages that were received and left unacknowledged, by whichever consumer.
 
         For programs without leases: an idle time cannot tell a dead consumer from a slow one, so
         choose it longer than the longest handling. Entries that were deleted while they were
@@ -386,11 +394,16 @@ class StepRedisStream:
         self, *commands: Command, effect: str | None = None, allowed: str = ""
     ) -> list[Any]:
         """Send commands; raise the first error reply but those of the allowed code."""
+        self._check_open()
         replies = self._connections.call(*commands, effect=effect)
         for reply in replies:
             if isinstance(reply, ResponseError) and not is_reply(reply, allowed):
                 raise reply_failure(reply, self._connections.target)
         return replies
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PoolClosedError("the stream is closed")
 
     def _check_consumer(self, stream: str, group: str, consumer: str, count: int) -> None:
         check_name("stream_name", stream)
