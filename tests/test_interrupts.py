@@ -16,6 +16,9 @@ import pytest
 import step_redis
 from step_redis.sync import StepRedisPool, StepRedisStream
 
+# An interrupt within redis-py's connect leaves a socket to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 OURS = str(Path(step_redis.__file__).parent)
 
 
@@ -64,8 +67,6 @@ def interrupts() -> Iterator[Callable[[], int]]:
         signal.signal(signal.SIGINT, before)
 
 
-# An interrupt within redis-py's connect leaves a socket to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupted_300_times(stream, key, redis):
     """Ctrl-C 300 times while messages arrive: all come, once, with a delivery count of 1."""
     stream.create_input_stream(key, "g")

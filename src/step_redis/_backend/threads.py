@@ -30,12 +30,29 @@ __all__ = [
 
 Connection = redis.Connection
 ConnectionPool = redis.BlockingConnectionPool
-TCPConnection = redis.Connection
-SSLConnection = redis.SSLConnection
 RedisPool = redis.ConnectionPool
 """What any pool of redis-py is an instance of."""
 
 sleep = time.sleep
+
+
+class TCPConnection(redis.Connection):
+    """redis-py's connection, which an interrupt amid the handshake does not leave half made.
+
+    Used as it is, it would go on without authentication and in another database.
+    """
+
+    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        """Connect, or leave nothing behind."""
+        try:
+            super().connect_check_health(*args, **kwargs)
+        except BaseException:
+            self.disconnect()  # type: ignore[no-untyped-call]  # redis-py's
+            raise
+
+
+class SSLConnection(TCPConnection, redis.SSLConnection):
+    """The same with TLS."""
 
 
 class Places:
