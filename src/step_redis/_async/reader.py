@@ -134,7 +134,7 @@ class Reader:
         return None if left is None else left + self._connections.margin_seconds
 
     async def _take_over(self, job: aio.Job, deadline: Deadline, ttl_seconds: int | None) -> bool:
-        """Wait for a read that an interrupted call left behind; return whether it has ended."""
+        """Wait for a read that an interrupted call left behind; return whether to go on."""
         left = deadline.left()
         if ttl_seconds is not None:
             await self._call(expire(self._stream, ttl_seconds), within=self._within(deadline))
