@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from step_redis.codec import RESERVED_PREFIX, Codec, Decoded
 from step_redis.errors import ConfigurationError, EncodeError
-from step_redis.messages import Delivery, received_message
+from step_redis.messages import Delivery, received_messages
 
 SECRET = "hunter2"
 
@@ -728,7 +728,8 @@ def test_ints_are_stored_up_to_what_a_reader_can_read(digits, fits):
 def test_a_received_message_is_a_dict_of_what_was_published():
     """``receive_message`` gives dicts: what was published, and what the server knows of it."""
     delivery = Delivery("5-1", Codec().encode({"n": 1}, {"trace": "ab"}), 3)
-    assert received_message("orders", delivery, Codec()) == {
+    [message] = received_messages("orders", [delivery], Codec())
+    assert message == {
         "id": "5-1",
         "data": {"n": 1},
         "headers": {"trace": "ab"},
@@ -740,7 +741,8 @@ def test_a_received_message_is_a_dict_of_what_was_published():
 
 def test_a_received_message_that_is_damaged_holds_raw_fields():
     """An entry that cannot be decoded is received with its raw fields and the reason."""
-    message = received_message("orders", Delivery("5-1", [b"_step:t", b"[]"], 1), Codec())
+    delivery = Delivery("5-1", [b"_step:t", b"[]"], 1)
+    [message] = received_messages("orders", [delivery], Codec())
     assert message["data"] == {b"_step:t": b"[]"}
     assert message["headers"] == {}
     assert message["error"] == "_step:t is not a JSON object"

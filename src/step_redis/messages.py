@@ -1,12 +1,13 @@
 """What a reader gets: received messages."""
 
+from collections.abc import Iterable
 from typing import Any, TypedDict
 
 import attrs
 
 from step_redis.codec import Codec
 
-__all__ = ["Delivery", "ReceivedMessage", "received_message"]
+__all__ = ["Delivery", "ReceivedMessage", "received_messages"]
 
 
 class ReceivedMessage(TypedDict):
@@ -35,8 +36,14 @@ class Delivery:
     count: int
 
 
-def received_message(stream: str, delivery: Delivery, codec: Codec) -> ReceivedMessage:
-    """Return what the user gets for a delivery."""
+def received_messages(
+    stream: str, deliveries: Iterable[Delivery], codec: Codec
+) -> list[ReceivedMessage]:
+    """Return what the user gets for deliveries."""
+    return [_received_message(stream, delivery, codec) for delivery in deliveries]
+
+
+def _received_message(stream: str, delivery: Delivery, codec: Codec) -> ReceivedMessage:
     decoded = codec.decode(delivery.fields)
     return {
         "id": delivery.id,

@@ -33,7 +33,7 @@ from step_redis.errors import (
 )
 from step_redis.failures import Subject, is_reply, reply_failure, told
 from step_redis.inbox import Inbox
-from step_redis.messages import Delivery, ReceivedMessage, received_message
+from step_redis.messages import Delivery, ReceivedMessage, received_messages
 from step_redis.place import Place
 
 from .connections import Connections
@@ -88,7 +88,7 @@ class Reader:
                         self.inbox.drop(batch)
                 finally:
                     self._turn.give(turn)
-                messages = [received_message(self._stream, one, self._codec) for one in batch]
+                messages = received_messages(self._stream, batch, self._codec)
             return messages  # noqa: RET504, TRY300 - nothing may come between here and the caller
         except BaseException:
             self.inbox.put_back(batch)

@@ -30,7 +30,7 @@ from step_redis.commands import (
 from step_redis.deadline import Deadline
 from step_redis.errors import ConfigurationError, PoolClosedError, StreamNotFoundError
 from step_redis.failures import Subject, is_reply, reply_failure, told
-from step_redis.messages import Delivery, ReceivedMessage, received_message
+from step_redis.messages import Delivery, ReceivedMessage, received_messages
 
 from .connections import Connections
 from .pool import StepRedisPool
@@ -423,7 +423,7 @@ class StepRedisStream:
         """Return messages that were read past the reader, which must not bring them again."""
         self._reader(subject).inbox.handed_elsewhere(delivery.id for delivery in deliveries)
         stream, _, _ = subject.consumer_path()
-        return [received_message(stream, delivery, self._codec) for delivery in deliveries]
+        return received_messages(stream, deliveries, self._codec)
 
     def _forget_deleted(self, stream: str, group: str, ids: list[str]) -> None:
         """Acknowledge entries that were deleted while they were pending."""
