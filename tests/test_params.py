@@ -122,7 +122,9 @@ def test_a_changed_copy_keeps_the_rest():
 
 def test_a_changed_copy_is_checked_again():
     """A copy cannot hold what the original could not."""
-    with pytest.raises(ConfigurationError, match="port must be between 1 and 65535; got 0"):
+    with pytest.raises(
+        ConfigurationError, match="port must be a whole number between 1 and 65535; got 0"
+    ):
         attrs.evolve(StepRedisPoolParams(), port=0)
 
 

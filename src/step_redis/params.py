@@ -22,7 +22,11 @@ def _fail(name: str, value: object, wanted: str) -> ConfigurationError:
 
 
 def _whole(low: int, high: int | None = None) -> Check:
-    wanted = f"a whole number of at least {low}" if high is None else f"between {low} and {high}"
+    wanted = (
+        f"a whole number of at least {low}"
+        if high is None
+        else f"a whole number between {low} and {high}"
+    )
 
     def check(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         if type(value) is not int or value < low or (high is not None and value > high):
