@@ -4,9 +4,13 @@ from typing import Any
 
 from step_redis.errors import ConfigurationError
 
-__all__ = ["check_name", "check_type", "check_whole", "shown"]
+__all__ = ["HandlerKindError", "check_name", "check_type", "check_whole", "shown"]
 
 _LONGEST_SHOWN = 80
+
+
+class HandlerKindError(ConfigurationError):
+    """The handler of messages is no function of this flavour, so that no retry mends it."""
 
 
 def shown(value: Any) -> str:

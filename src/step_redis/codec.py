@@ -13,11 +13,12 @@ import attrs
 
 from step_redis.errors import ConfigurationError, DecodeError, EncodeError
 
-__all__ = ["RESERVED_PREFIX", "Codec", "Decoded"]
+__all__ = ["HEADER_PREFIX", "RESERVED_PREFIX", "Codec", "Decoded"]
 
 RESERVED_PREFIX = "_step:"
 _TYPES = "_step:t"
-_HEADER = "_step:h:"
+HEADER_PREFIX = "_step:h:"
+"""What the field of a header begins with; the header's name follows."""
 
 _JSON_SCALARS = frozenset({int, float, bool, type(None)})
 _MAX_DEPTH = 100
@@ -86,16 +87,7 @@ class Codec:
             fields += (_utf8(key, f"key {key!r}"), stored)
         if types or not fields:
             fields += (_TYPES.encode(), _encode_json(types).encode())
-        if headers is not None and not isinstance(headers, Mapping):
-            raise EncodeError(f"headers must be a dict of str to str; got {_type(headers)}")
-        for name, text in (headers or {}).items():
-            if type(name) is not str or type(text) is not str:
-                raise EncodeError(
-                    f"headers must be str to str; header {name!r} is {_type(name)} to {_type(text)}"
-                )
-            where = f"header {name!r}"
-            fields += (_utf8(_HEADER + name, where), _utf8(text, where))
-        return fields
+        return fields + _encode_headers({} if headers is None else headers)
 
     def _encode_value(self, key: str, value: Any) -> tuple[bytes, str]:
         kind = type(value)
@@ -156,9 +148,9 @@ class Codec:
         headers: dict[str, str] = {}
         for name, stored in raw.items():
             if name.startswith(prefix):
-                if name.startswith(_HEADER.encode()):
+                if name.startswith(HEADER_PREFIX.encode()):
                     header = _text(name, "the name of a header")
-                    headers[header[len(_HEADER) :]] = _text(stored, f"header {header!r}")
+                    headers[header[len(HEADER_PREFIX) :]] = _text(stored, f"header {header!r}")
             elif types is not None:
                 key = _text(name, "the name of a field")
                 data[key] = _decode_value(key, stored, types.pop(key, None))
@@ -169,6 +161,22 @@ class Codec:
         if types:
             raise DecodeError(f"{_TYPES} names {_names(types)}, which the entry does not have")
         return Decoded(data, headers)
+
+
+def _encode_headers(headers: Mapping[str, str]) -> list[bytes]:
+    if not isinstance(headers, Mapping):
+        raise EncodeError(f"headers must be a dict of str to str; got {_type(headers)}")
+    fields: list[bytes] = []
+    for name, text in headers.items():
+        where = f"header {name!r}"
+        if type(name) is not str or type(text) is not str:
+            raise EncodeError(
+                f"headers must be str to str; {where} is {_type(name)} to {_type(text)}"
+            )
+        if name.startswith(RESERVED_PREFIX):
+            raise EncodeError(f"{where} begins with the reserved prefix {RESERVED_PREFIX}")
+        fields += (_utf8(HEADER_PREFIX + name, where), _utf8(text, where))
+    return fields
 
 
 def _decode_types(raw: Mapping[bytes, bytes]) -> dict[str, str] | None:

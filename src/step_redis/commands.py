@@ -11,11 +11,13 @@ from step_redis.errors import ConfigurationError
 from step_redis.messages import Delivery
 
 __all__ = [
+    "Argument",
     "Command",
     "EntryId",
     "Pending",
     "entry_id",
     "expire",
+    "is_entry_id",
     "message_ids",
     "new_deliveries",
     "ping",
@@ -28,6 +30,7 @@ __all__ = [
     "xgroup_create",
     "xpending",
     "xrange",
+    "xrange_after",
     "xreadgroup",
 ]
 
@@ -113,6 +116,12 @@ def xrange(stream: str, message_id: str) -> Command:
     return ("XRANGE", stream, message_id, message_id)
 
 
+def xrange_after(stream: str, after: EntryId | None, count: int) -> Command:
+    """Read entries from the start, or after an id, without delivering them."""
+    start = "-" if after is None else f"({after[0]}-{after[1]}"
+    return ("XRANGE", stream, start, "+", "COUNT", count)
+
+
 def xclaim(
     stream: str, group: str, consumer: str, *, min_idle_ms: int, ids: Iterable[str]
 ) -> Command:
@@ -126,6 +135,11 @@ def entry_id(text: str) -> EntryId:
     return int(milliseconds), int(sequence)
 
 
+def is_entry_id(text: str) -> bool:
+    """Whether a text is the id of an entry."""
+    return _ID.fullmatch(text) is not None
+
+
 def message_ids(ids: Any) -> list[str]:
     """Return one id or several as a list.
 
@@ -135,7 +149,7 @@ def message_ids(ids: Any) -> list[str]:
     several = isinstance(ids, Iterable) and not isinstance(ids, str | bytes)
     found: list[Any] = list(ids) if several else [ids]
     for one in found:
-        if not isinstance(one, str) or not _ID.fullmatch(one):
+        if not isinstance(one, str) or not is_entry_id(one):
             raise ConfigurationError(f"message_id must be like '1700000000000-0'; got {shown(one)}")
     return found
 

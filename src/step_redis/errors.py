@@ -15,6 +15,8 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "GroupNotFoundError",
+    "HandlerTimeoutError",
+    "LeaseLost",
     "MessageError",
     "NotAStreamError",
     "OperationTimeoutError",
@@ -107,7 +109,13 @@ class OperationTimeoutError(PoolError, redis.exceptions.TimeoutError, builtins.T
 
 
 class ServerError(StepRedisError, redis.exceptions.ResponseError):
-    """The server answered with an error."""
+    """The server answered with an error.
+
+    Attributes:
+        code: The word that the server's answer began with, as in ``BUSY``, or "".
+    """
+
+    code = ""
 
 
 class ServerLoadingError(ServerError, redis.exceptions.BusyLoadingError):
@@ -148,3 +156,15 @@ class EncodeError(MessageError, redis.exceptions.DataError):
 
 class DecodeError(MessageError):
     """An entry says of itself what is not so; ``receive_message`` hands it over with ``error``."""
+
+
+class LeaseLost(MessageError):  # noqa: N818 - the field's word for it
+    """The message is not this consumer's any more, or was settled already; nothing was changed.
+
+    If ``outcome_unknown`` is True, the lease was lost while the reply to the settlement was: it
+    may have been carried out. If not, the message is delivered again.
+    """
+
+
+class HandlerTimeoutError(MessageError, builtins.TimeoutError):
+    """A handler took longer than ``handler_timeout_seconds``; it counts as a failed delivery."""

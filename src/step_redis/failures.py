@@ -167,7 +167,9 @@ def reply_failure(error: redis.exceptions.RedisError, target: Target) -> StepRed
                 f"{target.name} has reached its maxmemory: trim or delete data, or raise the limit"
             )
         case _:
-            return ServerError(f"{target.name} answered with an error: {text}")
+            failure = ServerError(f"{target.name} answered with an error: {text}")
+            failure.code = _code(error)
+            return failure
 
 
 def is_reply(error: object, code: str) -> bool:

@@ -34,6 +34,13 @@ class Delivery:
     id: str
     fields: list[bytes] = attrs.field(repr=False)
     count: int
+    lost: int = 0
+    """How many of its deliveries ended with their consumer; only consumers with leases know."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes its fields have."""
+        return sum(map(len, self.fields))
 
 
 def received_messages(

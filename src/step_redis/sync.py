@@ -3,6 +3,8 @@
 `step_redis` has the same names for asyncio.
 """
 
+from step_redis._sync.consumer import StepRedisConsumer
+from step_redis._sync.message import StepRedisMessage
 from step_redis._sync.pool import StepRedisPool
 from step_redis._sync.stream import StepRedisStream
 from step_redis.errors import (
@@ -12,6 +14,8 @@ from step_redis.errors import (
     DecodeError,
     EncodeError,
     GroupNotFoundError,
+    HandlerTimeoutError,
+    LeaseLost,
     MessageError,
     NotAStreamError,
     OperationTimeoutError,
@@ -28,16 +32,24 @@ from step_redis.errors import (
     StreamNotFoundError,
     TlsFailedError,
 )
+from step_redis.health import ConsumerHealth, Counters, StreamHealth
 from step_redis.messages import ReceivedMessage
 from step_redis.params import StepRedisPoolParams
+from step_redis.policy import ConsumerOptions, Exponential, RetryPolicy
 
 __all__ = [
     "AuthenticationFailedError",
     "ConfigurationError",
     "ConnectionFailedError",
+    "ConsumerHealth",
+    "ConsumerOptions",
+    "Counters",
     "DecodeError",
     "EncodeError",
+    "Exponential",
     "GroupNotFoundError",
+    "HandlerTimeoutError",
+    "LeaseLost",
     "MessageError",
     "NotAStreamError",
     "OperationTimeoutError",
@@ -46,15 +58,19 @@ __all__ = [
     "PoolError",
     "PoolExhaustedError",
     "ReceivedMessage",
+    "RetryPolicy",
     "ServerError",
     "ServerLoadingError",
     "ServerOutOfMemoryError",
     "ServerReadOnlyError",
+    "StepRedisConsumer",
     "StepRedisError",
+    "StepRedisMessage",
     "StepRedisPool",
     "StepRedisPoolParams",
     "StepRedisStream",
     "StreamError",
+    "StreamHealth",
     "StreamNotFoundError",
     "TlsFailedError",
 ]

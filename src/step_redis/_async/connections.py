@@ -4,6 +4,8 @@
 import sys
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from step_redis._backend import aio
 from step_redis.backoff import delays
 from step_redis.commands import Command
@@ -15,9 +17,16 @@ from step_redis.errors import (
     ServerLoadingError,
     StepRedisError,
 )
-from step_redis.failures import REDIS_FAILURES, connect_failure, talk_failure
+from step_redis.failures import (
+    REDIS_FAILURES,
+    connect_failure,
+    is_reply,
+    reply_failure,
+    talk_failure,
+)
 from step_redis.options import Target, reader_options
 from step_redis.place import Place
+from step_redis.script_calls import ScriptCall
 
 READ_MARGIN_SECONDS = 5.0
 """How long after its wait a read must be answered, unless ``socket_timeout`` is shorter."""
@@ -50,7 +59,11 @@ class Connections:
         return min(self.target.socket_seconds, READ_MARGIN_SECONDS)
 
     async def call(
-        self, *commands: Command, effect: str | None = None, within: float | None = None
+        self,
+        *commands: Command,
+        effect: str | None = None,
+        within: float | None = None,
+        seconds: float | None = None,
     ) -> list[Any]:
         """Send commands in one trip and return their replies, error replies included.
 
@@ -58,6 +71,7 @@ class Connections:
             commands: What to send, in this order.
             effect: What may have happened if the reply is lost; None if nothing can have.
             within: Seconds to get a connection in; None leaves it to the pool's limits.
+            seconds: How long an answer may take at most; None leaves it to ``socket_timeout``.
         """
         place = Place()
         try:
@@ -68,10 +82,33 @@ class Connections:
                     f"all connections to {self.target.name} stayed in use: raise max_connections or"
                     " connection_available_timeout"
                 )
-            seconds = self.target.socket_seconds
+            seconds = self.target.socket_seconds if seconds is None else seconds
             return await self._talk(self._commands, commands, effect, seconds, within)
         finally:
             self._command_places.give(place)
+
+    async def run(
+        self,
+        script: ScriptCall,
+        *,
+        effect: str,
+        within: float | None = None,
+        seconds: float | None = None,
+    ) -> list[Any]:
+        """Run a script and return its reply; arguments as for `call`.
+
+        Raises:
+            StepRedisError: Also for an error reply; the script changed nothing then.
+        """
+        [reply] = await self.call(script.by_sha(), effect=effect, within=within, seconds=seconds)
+        if is_reply(reply, "NOSCRIPT"):
+            [reply] = await self.call(
+                script.by_text(), effect=effect, within=within, seconds=seconds
+            )
+        if isinstance(reply, ResponseError):
+            raise reply_failure(reply, self.target)
+        answer: list[Any] = reply
+        return answer
 
     async def reserve_reader(self, place: Place, within: float | None) -> None:
         """Wait for one of the connections for reads, at most so long; `free_reader` gives it back.

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from redis.exceptions import ResponseError
 
+from step_redis import keys
 from step_redis._backend import aio
 from step_redis.arguments import check_name, check_whole
 from step_redis.codec import Codec
@@ -28,12 +29,12 @@ from step_redis.commands import (
     xreadgroup,
 )
 from step_redis.deadline import Deadline
-from step_redis.errors import ConfigurationError, PoolClosedError, StreamNotFoundError
+from step_redis.errors import PoolClosedError, StreamNotFoundError
 from step_redis.failures import Subject, is_reply, reply_failure, told
 from step_redis.messages import Delivery, ReceivedMessage, received_messages
 
-from .connections import Connections
-from .pool import StepRedisPool
+from .dead_letters import DeadLetters
+from .pool import StepRedisPool, connections_of
 from .reader import Reader
 
 _logger = logging.getLogger("step_redis")
@@ -70,16 +71,7 @@ class StepRedisStream:
     ) -> None:
         self._logger = logger or _logger
         self._codec = Codec(default=default, foreign=foreign)
-        if isinstance(pool, StepRedisPool):
-            self._connections = pool.connections
-        elif isinstance(pool, aio.RedisPool):
-            # A pool that does not wait for a free connection has no time for it.
-            self._connections = Connections(pool, available_seconds=getattr(pool, "timeout", 0))
-        else:
-            raise ConfigurationError(
-                "pool must be a StepRedisPool or a redis-py connection pool of the same flavour as"
-                f" the stream; got {type(pool).__module__}.{type(pool).__qualname__}"
-            )
+        self._connections = connections_of(pool)
         self._owns_readers = not isinstance(pool, StepRedisPool)
         self._closed = False
         self._readers: dict[tuple[str, str, str], Reader] = {}
@@ -371,6 +363,47 @@ class StepRedisStream:
             )
             acknowledged: int = reply
             return acknowledged
+
+    async def redrive(
+        self,
+        stream_name: str,
+        group_name: str,
+        *,
+        ids: Iterable[str] | None = None,
+        limit: int | None = None,
+        dry_run: bool = False,
+        dead_letter_stream: str | None = None,
+    ) -> list[str]:
+        """Deliver dead letters again, to the group they came from and to no other.
+
+        Each is delivered once, by a `StepRedisConsumer` of the group, as if it had never failed.
+        It leaves the dead-letter stream when it is settled; if it fails again as often as the retry
+        policy allows, it returns to it. One that is on its way already is left alone.
+
+        Args:
+            stream_name: The stream that the messages were published to.
+            group_name: The group that gave them up.
+            ids: Which ones, by their ids in the dead-letter stream; None takes all.
+            limit: How many at most, from the oldest on; None for no limit.
+            dry_run: Only tell which ones it would be.
+            dead_letter_stream: Where they are; None is ``{orders}.dead`` for ``orders``.
+
+        Returns:
+            Their ids in the dead-letter stream.
+
+        Raises:
+            ConfigurationError: One of ``ids`` is no dead letter of this stream and group, which
+                those are not any more that were redriven and settled; nothing was done then.
+        """
+        with told(self._logger, Subject("redrive", stream_name, group_name)):
+            check_name("stream_name", stream_name)
+            check_name("group_name", group_name)
+            check_whole("limit", limit, 1, none="for no limit")
+            self._check_open()
+            dead = dead_letter_stream or keys.dead_letter_stream(stream_name)
+            letters = DeadLetters(self._connections, dead, stream_name, group_name)
+            wanted = None if ids is None else message_ids(ids)
+            return await letters.redrive(wanted, limit, dry_run=dry_run)
 
     async def ping(self) -> bool:
         """Return True if the server answers; raises otherwise."""

@@ -1,32 +1,49 @@
-"""What differs for asyncio: waiting, taking turns, jobs, and redis-py's classes."""
+"""What differs for asyncio: waiting, taking turns, jobs, workers, and redis-py's classes."""
 
 import asyncio
 import builtins
+import inspect
 import math
-from collections.abc import Callable, Coroutine
-from typing import Any
+import signal
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Self, TypeAlias, TypeVar
 
 import redis.asyncio
 import redis.asyncio.connection
 import redis.exceptions
 
-from step_redis.errors import PoolClosedError
+from step_redis.arguments import HandlerKindError
+from step_redis.deadline import now
+from step_redis.errors import ConfigurationError, HandlerTimeoutError, PoolClosedError
 from step_redis.place import Place
 
 __all__ = [
     "Connection",
     "ConnectionPool",
+    "Guard",
+    "Handler",
+    "HandlingTime",
     "Job",
     "Places",
     "RedisPool",
     "SSLConnection",
+    "Signal",
     "TCPConnection",
+    "Worker",
+    "check_handler",
     "give_connection",
+    "is_being_cancelled",
     "read_reply",
+    "signals_call",
     "sleep",
     "start",
+    "start_worker",
     "take_connection",
 ]
+
+M = TypeVar("M")
 
 Connection = redis.asyncio.connection.AbstractConnection
 ConnectionPool = redis.asyncio.BlockingConnectionPool
@@ -34,6 +51,9 @@ TCPConnection = redis.asyncio.Connection
 SSLConnection = redis.asyncio.SSLConnection
 RedisPool = redis.asyncio.ConnectionPool
 """What any pool of redis-py is an instance of."""
+
+Handler: TypeAlias = Callable[[M], Awaitable[object]]
+"""What handles a message."""
 
 sleep = asyncio.sleep
 
@@ -147,3 +167,151 @@ async def read_reply(connection: Connection, seconds: float) -> Any:
             return await connection.read_response(disable_decoding=True, timeout=math.inf)
     except redis.exceptions.ResponseError as error:
         return error
+
+
+class Guard:
+    """Lets one at a time at a state that several share: tasks take turns by themselves."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+
+class Signal:
+    """Wakes those who wait for a guarded state to change; they hold the guard."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self, seconds: float | None) -> None:
+        """Leave the guard until woken, at most so long."""
+        self._loop = asyncio.get_running_loop()
+        future = self._loop.create_future()
+        self._waiting.append(future)
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+        except builtins.TimeoutError:
+            return
+        finally:
+            # Whoever wakes takes futures out first.
+            if future in self._waiting:
+                self._waiting.remove(future)
+
+    def wake(self) -> None:
+        """Wake all."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+
+    def wake_from_anywhere(self) -> None:
+        """Wake all, also from another thread or a signal handler."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.wake)
+
+
+class Worker:
+    """Something that goes on beside its maker, until it ends by itself or is cancelled."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    async def finished(self, seconds: float | None) -> bool:
+        """Wait until it has ended, at most so long; return whether it has."""
+        if not self._task.done():
+            await asyncio.wait({self._task}, timeout=seconds)
+        return self._task.done()
+
+    def cancel(self) -> None:
+        """Ask it to end at once."""
+        self._task.cancel()
+
+
+def start_worker(
+    name: str, function: Callable[..., Coroutine[Any, Any, None]], *args: Any
+) -> Worker:
+    """Start a worker; its function handles its failures itself."""
+    return Worker(asyncio.create_task(function(*args), name=name))
+
+
+def is_being_cancelled() -> bool:
+    """Whether whoever asks was told to end at once."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class HandlingTime:
+    """How long a message may be handled, and the handling of it."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._timeout: asyncio.Timeout | None = None
+        self.started_at = now()
+
+    async def handle(self, handler: Handler[M], message: M) -> None:
+        """Call the handler, which is cancelled when the time is over."""
+        if self._seconds is None:
+            await _awaitable(handler(message))
+            return
+        try:
+            async with asyncio.timeout(self._seconds) as self._timeout:
+                await _awaitable(handler(message))
+        except builtins.TimeoutError:
+            if self._timeout is None or not self._timeout.expired():
+                raise
+            raise HandlerTimeoutError(
+                f"the handler took longer than {self._seconds:g} s (handler_timeout_seconds)"
+            ) from None
+
+    def extend(self) -> None:
+        """Start the time anew."""
+        self.started_at = now()
+        if self._timeout is not None and self._seconds is not None and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)
+
+
+def _awaitable(result: Awaitable[object]) -> Awaitable[object]:
+    if not inspect.isawaitable(result):
+        raise HandlerKindError(
+            "the handler returned something that cannot be awaited: it must be an async function;"
+            " for blocking handlers there is step_redis.sync"
+        )
+    return result
+
+
+def check_handler(handler: object) -> None:
+    """Refuse what cannot handle messages in this flavour."""
+    kind = type(handler).__name__
+    if not callable(handler):
+        raise HandlerKindError(f"the handler must be an async function; got {kind}")
+    # Other callables may return something that can be awaited all the same.
+    if kind in ("function", "method") and not inspect.iscoroutinefunction(handler):
+        raise HandlerKindError(
+            "the handler must be an async function; for blocking handlers there is step_redis.sync"
+        )
+
+
+@contextmanager
+def signals_call(function: Callable[[], None]) -> Iterator[None]:
+    """Call a function at SIGINT and SIGTERM, instead of what they do otherwise."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            loop.add_signal_handler(number, function)
+    except (ValueError, RuntimeError):
+        raise ConfigurationError(
+            "signals can be handled in the main thread only: run the consumer there, or without"
+            " signals=True"
+        ) from None
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)

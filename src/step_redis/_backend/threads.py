@@ -1,37 +1,56 @@
-"""What differs for blocking code: waiting, taking turns, jobs, and redis-py's classes."""
+"""What differs for blocking code: waiting, taking turns, jobs, workers, and redis-py's classes."""
 
+import inspect
+import signal
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self, TypeAlias, TypeVar
 
 import redis
 import redis.exceptions
 
-from step_redis.deadline import Deadline
+from step_redis.arguments import HandlerKindError
+from step_redis.deadline import Deadline, now
+from step_redis.errors import ConfigurationError
 from step_redis.place import Place
 
 __all__ = [
     "Connection",
     "ConnectionPool",
+    "Guard",
+    "Handler",
+    "HandlingTime",
     "Job",
     "Places",
     "RedisPool",
     "SSLConnection",
+    "Signal",
     "TCPConnection",
+    "Worker",
+    "check_handler",
     "give_connection",
+    "is_being_cancelled",
     "read_reply",
+    "signals_call",
     "sleep",
     "start",
+    "start_worker",
     "take_connection",
 ]
+
+M = TypeVar("M")
 
 Connection = redis.Connection
 ConnectionPool = redis.BlockingConnectionPool
 RedisPool = redis.ConnectionPool
 """What any pool of redis-py is an instance of."""
+
+Handler: TypeAlias = Callable[[M], object]
+"""What handles a message."""
 
 sleep = time.sleep
 
@@ -147,3 +166,116 @@ def read_reply(connection: Connection, seconds: float) -> Any:
         return connection.read_response(disable_decoding=True, timeout=seconds)
     except redis.exceptions.ResponseError as error:
         return error
+
+
+class Guard:
+    """Lets one at a time at a state that several share: a lock that its holder may take again."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __enter__(self) -> Self:
+        self.lock.acquire()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.lock.release()
+
+
+class Signal:
+    """Wakes those who wait for a guarded state to change; they hold the guard."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._changed = threading.Condition(guard.lock)
+
+    def wait(self, seconds: float | None) -> None:
+        """Leave the guard until woken, at most so long."""
+        self._changed.wait(seconds)
+
+    def wake(self) -> None:
+        """Wake all."""
+        self._changed.notify_all()
+
+    def wake_from_anywhere(self) -> None:
+        """Wake all, also from a signal handler or without the guard."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+class Worker:
+    """Something that goes on beside its maker, until it ends by itself."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        self._thread = thread
+
+    def finished(self, seconds: float | None) -> bool:
+        """Wait until it has ended, at most so long; return whether it has."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """Do nothing: a thread cannot be ended from outside."""
+
+
+def start_worker(name: str, function: Callable[..., None], *args: Any) -> Worker:
+    """Start a worker; its function handles its failures itself."""
+    # A handler that hangs must not keep the program from ending.
+    thread = threading.Thread(target=function, args=args, name=name, daemon=True)
+    thread.start()
+    return Worker(thread)
+
+
+def is_being_cancelled() -> bool:
+    """Return False: a thread cannot be told to end at once."""
+    return False
+
+
+class HandlingTime:
+    """How long a message may be handled, and the handling of it."""
+
+    def __init__(self, seconds: float | None) -> None:  # noqa: ARG002 - the twin cancels
+        self.started_at = now()
+
+    def handle(self, handler: Handler[M], message: M) -> None:
+        """Call the handler; whoever watches the time gives up on it."""
+        result = handler(message)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise HandlerKindError(
+                "the handler is an async function, which step_redis.sync cannot await: use the"
+                " asyncio flavour, or a plain function"
+            )
+
+    def extend(self) -> None:
+        """Start the time anew."""
+        self.started_at = now()
+
+
+def check_handler(handler: object) -> None:
+    """Refuse what cannot handle messages in this flavour."""
+    if not callable(handler):
+        raise HandlerKindError(f"the handler must be a function; got {type(handler).__name__}")
+    if inspect.iscoroutinefunction(handler):
+        raise HandlerKindError(
+            "the handler is an async function, which step_redis.sync cannot await: use the asyncio"
+            " flavour, or a plain function"
+        )
+
+
+@contextmanager
+def signals_call(function: Callable[[], None]) -> Iterator[None]:
+    """Call a function at SIGINT and SIGTERM, instead of what they do otherwise."""
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigurationError(
+            "signals can be handled in the main thread only: run the consumer there, or without"
+            " signals=True"
+        )
+    before = {
+        number: signal.signal(number, lambda *_: function())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

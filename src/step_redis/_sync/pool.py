@@ -7,6 +7,7 @@ from typing import Self
 
 from step_redis._backend import threads
 from step_redis.arguments import check_type
+from step_redis.errors import ConfigurationError
 from step_redis.options import check_tls_files, pool_options
 from step_redis.params import StepRedisPoolParams
 
@@ -77,3 +78,20 @@ class StepRedisPool:
         """Close all connections; streams that use the pool raise `PoolClosedError` from now on."""
         self.connections.close()
         self._logger.debug("closed the connections to %s", self.connections.target.name)
+
+
+def connections_of(pool: StepRedisPool | threads.RedisPool) -> Connections:
+    """Return the connections of a pool; for a pool of redis-py's own, those for reads are new.
+
+    Raises:
+        ConfigurationError: It is no pool, or of the other flavour.
+    """
+    if isinstance(pool, StepRedisPool):
+        return pool.connections
+    if isinstance(pool, threads.RedisPool):
+        # A pool that does not wait for a free connection has no time for it.
+        return Connections(pool, available_seconds=getattr(pool, "timeout", 0))
+    raise ConfigurationError(
+        "pool must be a StepRedisPool or a redis-py connection pool of the same flavour;"
+        f" got {type(pool).__module__}.{type(pool).__qualname__}"
+    )

@@ -1,0 +1,136 @@
+"""What a consumer says of itself: counts, and its health."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from step_redis.commands import Command, entry_id
+from step_redis.keys import GroupKeys
+
+__all__ = [
+    "ConsumerHealth",
+    "Counters",
+    "StreamHealth",
+    "health_commands",
+    "is_stuck",
+    "stream_health",
+]
+
+
+@attrs.define
+class Counters:
+    """What a consumer did since it was made; numbers only rise."""
+
+    received: int = 0
+    """Messages that were delivered to it, again or for the first time."""
+    redelivered: int = 0
+    """Those among them that had been delivered before."""
+    acknowledged: int = 0
+    retried: int = 0
+    """Messages that were put aside after a failure, to be delivered again."""
+    dead_lettered: int = 0
+    forwarded: int = 0
+    handed_back: int = 0
+    """Messages that were given back to the group when it stopped."""
+    taken_over: int = 0
+    """Messages of dead consumers that it gave back to the group."""
+    consumers_removed: int = 0
+    """Dead consumers that it removed from the group."""
+    moves: int = 0
+    """How often it went on under a fresh name, after a reply was lost."""
+    leases_lost: int = 0
+    groups_lost: int = 0
+    """How often it made the group anew because it was gone."""
+    handlers_abandoned: int = 0
+    """Handlers that took too long and could not be ended."""
+
+
+@attrs.frozen(kw_only=True)
+class StreamHealth:
+    """One stream of a consumer, as the server sees its group. None: the server did not say."""
+
+    stream: str
+    lag: int | None = None
+    """Entries that were not delivered yet; None also on Redis 6.2, and after deletions."""
+    pending: int | None = None
+    """Messages that were delivered and not settled, those put aside included."""
+    oldest_pending_seconds: float | None = None
+    """How long ago the oldest of them was published; None if there is none."""
+    delayed: int | None = None
+    """Messages that were put aside until they are due."""
+    dead_letters: int | None = None
+    """Entries in the dead-letter stream, of all groups."""
+
+
+@attrs.frozen(kw_only=True)
+class ConsumerHealth:
+    """How a consumer is doing."""
+
+    running: bool
+    """Whether it was started and has not ended."""
+    stuck: bool
+    """Whether there is something to do, and nothing was read or settled for ``stuck_seconds``."""
+    error: str | None
+    """Why the server could not be asked; None if it answered."""
+    seconds_since_read: float | None
+    """How long ago it last received messages; None if it never did."""
+    seconds_since_settled: float | None
+    """How long ago it last settled a message; None if it never did."""
+    ready: int
+    """Messages that it holds and has not begun to handle."""
+    handling: int
+    """Messages that it is handling."""
+    longest_handling_seconds: float
+    """How long the one has been handled that began first; 0 if none is."""
+    streams: tuple[StreamHealth, ...]
+    counters: Counters
+
+
+def health_commands(keys: GroupKeys, group: str, dead: str) -> tuple[Command, ...]:
+    """Return what `stream_health` reads: each costs the same however much is pending."""
+    return (
+        ("TIME",),
+        ("XINFO", "GROUPS", keys.stream),
+        ("XPENDING", keys.stream, group),
+        ("ZCARD", keys.due),
+        ("XLEN", dead),
+    )
+
+
+def stream_health(stream: str, group: str, replies: Sequence[Any]) -> StreamHealth:
+    """Return what the replies to `health_commands` say; error replies say nothing."""
+    time, groups, pending, delayed, dead = (
+        None if isinstance(reply, Exception) else reply for reply in replies
+    )
+    lag = next(
+        (_lag(info) for info in groups or () if _map(info).get(b"name") == group.encode()), None
+    )
+    oldest = None
+    if time and pending and pending[0]:
+        oldest_ms, _ = entry_id(pending[1].decode())
+        oldest = max(0.0, int(time[0]) + int(time[1]) / 1e6 - oldest_ms / 1000)
+    return StreamHealth(
+        stream=stream,
+        lag=lag,
+        pending=pending[0] if pending else None,
+        oldest_pending_seconds=oldest,
+        delayed=delayed,
+        dead_letters=dead,
+    )
+
+
+def is_stuck(health: ConsumerHealth, idle_seconds: float, stuck_seconds: float) -> bool:
+    """Whether there is something to do, and no progress for so long."""
+    has_work = health.ready + health.handling > 0 or any(one.lag for one in health.streams)
+    return health.running and has_work and idle_seconds >= stuck_seconds
+
+
+def _map(info: Any) -> dict[bytes, Any]:
+    """Return a reply that is a map in RESP3 and a flat list in RESP2 as a map."""
+    return info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
+
+
+def _lag(info: Any) -> int | None:
+    lag: int | None = _map(info).get(b"lag")
+    return lag

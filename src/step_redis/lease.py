@@ -1,0 +1,171 @@
+"""A consumer's membership in a group, without I/O: its names, its lease, and what it holds.
+
+A name is good for one incarnation. After a lost reply nothing is repeated under it: a script moves
+everything to a fresh name, and what is still under way under the old one changes nothing any more.
+The clock is the caller's own; a lease ends by it before it ends by the server's, since it counts
+from the moment when the renewal was sent.
+"""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from enum import Enum, auto
+
+import attrs
+
+from step_redis.messages import Delivery
+
+__all__ = ["Attempt", "Held", "Member", "Outcome"]
+
+
+class Outcome(Enum):
+    """How it ended for a message that was held."""
+
+    SETTLED = auto()
+    """It was acknowledged, put aside, moved or handed back, by whoever held it."""
+    LOST = auto()
+    """The lease was lost first: nothing was changed."""
+    UNKNOWN = auto()
+    """The lease was lost while the reply to a settlement was: it may have been carried out."""
+
+
+class Attempt(Enum):
+    """A settlement that was sent, whose reply is awaited or lost."""
+
+    FINAL = auto()
+    """After it, the group does not deliver the message any more."""
+    PARK = auto()
+    """After it, the group delivers the message again."""
+
+
+@attrs.define(eq=False)
+class Held:
+    """A message that was delivered to a consumer and is not settled yet."""
+
+    delivery: Delivery
+    attempt: Attempt | None = None
+    settling: bool = False
+    """Whether somebody is settling it, over as many attempts as it takes."""
+    outcome: Outcome | None = None
+    started_at: float | None = None
+    """When its handling began; None while it waits for that."""
+
+
+@attrs.define(eq=False)
+class Member:
+    """The state of one consumer in one group. It is guarded by whoever shares it."""
+
+    base: str
+    """What all its names begin with."""
+    lease_seconds: float
+    name: str | None = None
+    """Under which it acts; None before it joined, after a lost reply, and without a lease."""
+    old_names: list[str] = attrs.field(factory=list)
+    """Names under which a reply was lost: what they hold has to be moved to a fresh one."""
+    held: dict[str, Held] = attrs.field(factory=dict)
+    _ends_at: float = 0
+
+    def fresh_name(self) -> str:
+        """Return a name that was never used: a token that only its owner knows makes it so."""
+        return f"{self.base}~{secrets.token_hex(8)}"
+
+    def is_alive(self, at: float) -> bool:
+        """Whether it certainly has its lease, under whichever name."""
+        return (self.name is not None or bool(self.old_names)) and at < self._ends_at
+
+    def accepts(self, name: str, at: float) -> bool:
+        """Whether a reply to something sent under that name counts."""
+        return name == self.name and at < self._ends_at
+
+    def has_expired(self, at: float) -> bool:
+        """Whether it had a lease that is over by its own clock."""
+        return (self.name is not None or bool(self.old_names)) and at >= self._ends_at
+
+    def joined(self, name: str, sent_at: float, at: float, moved: Iterable[Delivery]) -> list[Held]:
+        """It joined under a fresh name; return what it holds and had not seen.
+
+        What it held and was not moved was settled by an attempt of its own.
+        """
+        was_moved, self.old_names = bool(self.old_names), []
+        self.name, self._ends_at = name, sent_at + self.lease_seconds
+        if at >= self._ends_at:
+            self.lose()
+            return []
+        if not was_moved:
+            return []
+        deliveries = {delivery.id: delivery for delivery in moved}
+        for message_id, held in list(self.held.items()):
+            if message_id in deliveries:
+                held.attempt = None
+            else:
+                self._end(held, Outcome.SETTLED if held.attempt else Outcome.LOST)
+        return self._hold(
+            delivery for delivery in deliveries.values() if delivery.id not in self.held
+        )
+
+    def join_was_lost(self, name: str) -> None:
+        """The reply to joining under that name was lost: another fresh name is needed."""
+        if self.old_names:
+            self.old_names.append(name)
+
+    def broke(self, name: str) -> None:
+        """A reply was lost under that name."""
+        if name == self.name:
+            self.old_names.append(name)
+            self.name = None
+
+    def renewed(self, name: str, sent_at: float) -> None:
+        """The lease was renewed by something sent at that time."""
+        if name == self.name:
+            self._ends_at = sent_at + self.lease_seconds
+
+    def read(self, name: str, deliveries: Sequence[Delivery], at: float) -> list[Held] | None:
+        """New messages were read; return those that it holds from now on.
+
+        None: they tell that the lease is lost, since the group is another one.
+        """
+        if not self.accepts(name, at):
+            return []
+        if any(delivery.id in self.held for delivery in deliveries):
+            self.lose()
+            return None
+        return self._hold(deliveries)
+
+    def took(self, name: str, deliveries: Sequence[Delivery], at: float) -> list[Held] | None:
+        """Parked messages were taken; as `read`.
+
+        One may be here whose parking is still unanswered: then that is what took effect.
+        """
+        if not self.accepts(name, at):
+            return []
+        before = [self.held[one.id] for one in deliveries if one.id in self.held]
+        if any(held.attempt is not Attempt.PARK for held in before):
+            self.lose()
+            return None
+        for held in before:
+            self._end(held, Outcome.SETTLED)
+        return self._hold(deliveries)
+
+    def settled(self, held: Held) -> None:
+        """A settlement was confirmed."""
+        self._end(held, Outcome.SETTLED)
+
+    def was_taken(self, held: Held) -> None:
+        """The message was not pending with this consumer: another program took it."""
+        self._end(held, Outcome.LOST)
+
+    def lose(self) -> None:
+        """The lease is lost, and with it all that is held."""
+        for held in list(self.held.values()):
+            self._end(held, Outcome.UNKNOWN if held.attempt else Outcome.LOST)
+        self.name, self.old_names, self._ends_at = None, [], 0
+
+    def _hold(self, deliveries: Iterable[Delivery]) -> list[Held]:
+        new = [Held(delivery) for delivery in deliveries]
+        self.held.update((held.delivery.id, held) for held in new)
+        return new
+
+    def _end(self, held: Held, outcome: Outcome) -> None:
+        if held.outcome is None:
+            held.outcome = outcome
+        if self.held.get(held.delivery.id) is held:
+            del self.held[held.delivery.id]
