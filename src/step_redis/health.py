@@ -45,6 +45,10 @@ class Counters:
     handlers_abandoned: int = 0
     """Handlers that took too long and could not be ended."""
 
+    def add(self, name: str, count: int) -> None:
+        """Raise a counter; not for users."""
+        setattr(self, name, getattr(self, name) + count)
+
 
 @attrs.frozen(kw_only=True)
 class StreamHealth:

@@ -83,21 +83,25 @@ class Member:
     def joined(self, name: str, sent_at: float, at: float, moved: Iterable[Delivery]) -> list[Held]:
         """It joined under a fresh name; return what it holds and had not seen.
 
-        What it held and was not moved was settled by an attempt of its own.
+        What it held and was not moved was settled by an attempt of its own. What was moved with
+        another count is another delivery: it was put aside and taken again.
         """
-        was_moved, self.old_names = bool(self.old_names), []
-        self.name, self._ends_at = name, sent_at + self.lease_seconds
+        deliveries = {delivery.id: delivery for delivery in moved}
+        if deliveries and not self.old_names:
+            # It was given up meanwhile: others get these when the lease that nobody uses ends.
+            return []
+        self.name, self.old_names, self._ends_at = name, [], sent_at + self.lease_seconds
         if at >= self._ends_at:
             self.lose()
             return []
-        if not was_moved:
-            return []
-        deliveries = {delivery.id: delivery for delivery in moved}
         for message_id, held in list(self.held.items()):
-            if message_id in deliveries:
+            delivery = deliveries.get(message_id)
+            if delivery is not None and delivery.count == held.delivery.count:
                 held.attempt = None
+            elif held.attempt is Attempt.PARK or (held.attempt and delivery is None):
+                self._end(held, Outcome.SETTLED)
             else:
-                self._end(held, Outcome.SETTLED if held.attempt else Outcome.LOST)
+                self._end(held, Outcome.LOST)
         return self._hold(
             delivery for delivery in deliveries.values() if delivery.id not in self.held
         )
@@ -121,10 +125,13 @@ class Member:
     def read(self, name: str, deliveries: Sequence[Delivery], at: float) -> list[Held] | None:
         """New messages were read; return those that it holds from now on.
 
-        None: they tell that the lease is lost, since the group is another one.
+        None: the lease is lost. It ended before they came, and must not be renewed after that: they
+        are pending all the same. Or they tell that the group is another one.
         """
-        if not self.accepts(name, at):
+        if name != self.name:
             return []
+        if self._ended(at):
+            return None
         if any(delivery.id in self.held for delivery in deliveries):
             self.lose()
             return None
@@ -135,8 +142,10 @@ class Member:
 
         One may be here whose parking is still unanswered: then that is what took effect.
         """
-        if not self.accepts(name, at):
+        if name != self.name:
             return []
+        if self._ended(at):
+            return None
         before = [self.held[one.id] for one in deliveries if one.id in self.held]
         if any(held.attempt is not Attempt.PARK for held in before):
             self.lose()
@@ -158,6 +167,12 @@ class Member:
         for held in list(self.held.values()):
             self._end(held, Outcome.UNKNOWN if held.attempt else Outcome.LOST)
         self.name, self.old_names, self._ends_at = None, [], 0
+
+    def _ended(self, at: float) -> bool:
+        if self.has_expired(at):
+            self.lose()
+            return True
+        return False
 
     def _hold(self, deliveries: Iterable[Delivery]) -> list[Held]:
         new = [Held(delivery) for delivery in deliveries]

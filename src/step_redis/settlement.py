@@ -21,6 +21,8 @@ class Settlement:
     held: list[Held]
     attempt: Attempt
     call: BuildCall
+    counter: str
+    """Which of the consumer's counters counts it."""
     is_copy: bool = False
     written: str | None = None
     """The id of the entry that was written, if one was and its reply came."""

@@ -2,24 +2,17 @@
 """StepRedisMessage: a message that a consumer holds, and what can be done with it."""
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from step_redis import script_calls
-from step_redis._backend import aio
 from step_redis.arguments import check_name, shown
 from step_redis.codec import Decoded
 from step_redis.commands import entry_id
-from step_redis.dead_letters import DELIVERED_FIELDS, dead_letter_fields, original_id
-from step_redis.errors import ConfigurationError, LeaseLost, StepRedisError
-from step_redis.failures import Subject, told
+from step_redis.errors import ConfigurationError, LeaseLost
 from step_redis.keys import same_slot
-from step_redis.lease import Attempt, Held
-from step_redis.policy import RetryPolicy
-from step_redis.settlement import BuildCall, Settlement
 
-from .membership import Membership
+from .case import Case
 
 
 class StepRedisMessage:
@@ -38,19 +31,10 @@ class StepRedisMessage:
             after redriving it begins at 1 again.
     """
 
-    def __init__(
-        self, membership: Membership, held: Held, dead: str, time: aio.HandlingTime
-    ) -> None:
-        self._membership = membership
-        self._held = held
-        self._dead = dead
-        self._time = time
-        self.stream = membership.origin_stream
-        self.group = membership.origin_group
-        self.id = held.delivery.id
-        if membership.redrives:
-            self.id = original_id(held.delivery.fields) or self.id
-        self.delivery_count = held.delivery.count
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self.stream, self.group, self.id = case.stream, case.group, case.id
+        self.delivery_count = case.held.delivery.count
 
     def __repr__(self) -> str:
         return (
@@ -82,14 +66,9 @@ class StepRedisMessage:
         except (OverflowError, ValueError, OSError):
             return None
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether it was settled, is being so, or cannot be any more since its lease was lost."""
-        return self._held.outcome is not None or self._held.settling
-
     @cached_property
     def _decoded(self) -> Decoded:
-        return self._membership.shared.codec.decode(self._held.delivery.fields)
+        return self._case.membership.shared.codec.decode(self._case.held.delivery.fields)
 
     async def ack(self) -> None:
         """Acknowledge it: the group is done with it. Returns when the server has confirmed.
@@ -98,8 +77,7 @@ class StepRedisMessage:
             LeaseLost: It was settled before, or is not this consumer's any more.
             StepRedisError: The server refused; it is held as before.
         """
-        await self._settle("ack", Attempt.FINAL, self._ack_call)
-        self._membership.shared.counters.acknowledged += 1
+        await self._case.ack()
 
     async def nack(self, delay_seconds: float | None = None) -> None:
         """Give it back as failed, to be delivered again to any consumer of the group.
@@ -120,11 +98,7 @@ class StepRedisMessage:
                 f"delay_seconds must be a number of at least 0, or None to leave it to the retry"
                 f" policy; got {shown(delay_seconds)}"
             )
-        planned = self._retry.delay_after(self._failures)
-        if planned is None:
-            await self._give_up("nack", "the last delivery was given back")
-        else:
-            await self._park(planned if delay_seconds is None else delay_seconds)
+        await self._case.nack(delay_seconds)
 
     async def extend(self) -> None:
         """Start the time anew that the handler may take (``handler_timeout_seconds``).
@@ -134,10 +108,10 @@ class StepRedisMessage:
         Raises:
             LeaseLost: The message is not this consumer's any more.
         """
-        if self._held.outcome is not None:
-            with told(self._membership.shared.logger, self._subject("extend")):
+        if self._case.held.outcome is not None:
+            with self._case.told("extend"):
                 raise LeaseLost("the message was settled, or is not this consumer's any more")
-        self._time.extend()
+        self._case.time.extend()
 
     async def reject(self, reason: str = "") -> None:
         """Move it to the dead-letter stream now, and acknowledge it, as one.
@@ -151,7 +125,7 @@ class StepRedisMessage:
         """
         if not isinstance(reason, str):
             raise ConfigurationError(f"reason must be a str; got {shown(reason)}")
-        await self._give_up("reject", reason)
+        await self._case.give_up("reject", reason)
 
     async def forward(
         self,
@@ -178,121 +152,13 @@ class StepRedisMessage:
             LeaseLost: It was settled before, or is not this consumer's any more.
             StepRedisError: The server refused; it is held as before.
         """
-        with told(self._membership.shared.logger, self._subject("forward")):
+        with self._case.told("forward"):
             check_name("stream_name", stream_name)
-            if not same_slot(self._membership.stream, stream_name):
+            if not same_slot(self._case.membership.stream, stream_name):
                 raise ConfigurationError(
                     f"stream_name {stream_name!r} does not lie in the Cluster slot of"
-                    f" {self._membership.stream!r}, so that publishing and acknowledging cannot be"
-                    " one step: give both the same hash tag"
+                    f" {self._case.membership.stream!r}, so that publishing and acknowledging"
+                    " cannot be one step: give both the same hash tag"
                 )
-            fields = self._membership.shared.codec.encode(message, headers)
-        written = await self._copy("forward", stream_name, fields)
-        self._membership.shared.counters.forwarded += 1
-        return written
-
-    async def fail(self, error: BaseException) -> bool:
-        """Do what the retry policy says of a message whose handling failed; not part of the API.
-
-        Returns:
-            Whether it is retried; if not, it went to the dead-letter stream.
-        """
-        delay = self._retry.delay_after(self._failures, error)
-        if delay is None:
-            return not await self.bury(type(error).__qualname__, str(error))
-        await self._park(delay)
-        return True
-
-    async def bury(self, kind: str, text: str) -> bool:
-        """Move it to the dead-letter stream; if that cannot be, retry it; not part of the API."""
-        try:
-            await self._give_up(kind, text)
-        except LeaseLost:
-            raise
-        except StepRedisError:
-            # It was logged. The message is kept: nothing is acknowledged that was not written.
-            await self._park(self._retry.longest_wait(self._failures))
-            return False
-        return True
-
-    async def put_off(self, seconds: float) -> None:
-        """Give it back without a delivery that counts; not part of the API."""
-        await self._park(seconds, "unstarted")
-
-    @property
-    def lost_too_often(self) -> bool:
-        """Whether it may be what kills consumers; not part of the API."""
-        return self._retry.gives_up_on_lost(self._held.delivery.lost)
-
-    @property
-    def _retry(self) -> RetryPolicy:
-        return self._membership.shared.options.retry
-
-    @property
-    def _failures(self) -> int:
-        """How many of its deliveries failed, this one included."""
-        return max(1, self._held.delivery.count - self._held.delivery.lost)
-
-    def _subject(self, action: str) -> Subject:
-        return Subject(action, self.stream, self.group, self._membership.member.base, self.id)
-
-    def _ack_call(self, name: str, ids: list[str]) -> script_calls.ScriptCall:
-        membership = self._membership
-        return script_calls.ack(
-            membership.keys, membership.group, name, ids, delete=membership.redrives
-        )
-
-    async def _park(self, seconds: float, kind: script_calls.ParkKind = "failed") -> None:
-        membership, delay_ms = self._membership, int(1000 * seconds)
-        await self._settle(
-            "nack",
-            Attempt.PARK,
-            lambda name, ids: script_calls.park(
-                membership.keys, membership.group, name, ids, delay_ms=delay_ms, kind=kind
-            ),
-        )
-        if kind == "failed":
-            membership.shared.counters.retried += 1
-
-    async def _give_up(self, kind: str, text: str) -> None:
-        fields = dead_letter_fields(
-            self._held.delivery.fields,
-            stream=self.stream,
-            message_id=self.id,
-            group=self.group,
-            consumer=self._membership.member.base,
-            deliveries=self.delivery_count,
-            error_type=kind,
-            error_text=text,
-        )
-        await self._copy("dead-letter", self._dead, fields, DELIVERED_FIELDS)
-        self._membership.shared.counters.dead_lettered += 1
-
-    async def _copy(
-        self,
-        action: str,
-        target: str,
-        fields: Sequence[bytes],
-        delivery_fields: tuple[str, str] = ("", ""),
-    ) -> str | None:
-        membership, message_id = self._membership, self._held.delivery.id
-        return await self._settle(
-            action,
-            Attempt.FINAL,
-            lambda name, _: script_calls.copy(
-                *(membership.keys, membership.group, name, message_id),
-                target=target,
-                fields=fields,
-                delivery_fields=delivery_fields,
-                delete=membership.redrives,
-            ),
-            is_copy=True,
-        )
-
-    async def _settle(
-        self, action: str, attempt: Attempt, call: BuildCall, *, is_copy: bool = False
-    ) -> str | None:
-        with told(self._membership.shared.logger, self._subject(action)):
-            settlement = Settlement([self._held], attempt, call, is_copy)
-            await self._membership.settle(settlement)
-            return settlement.written
+            fields = self._case.membership.shared.codec.encode(message, headers)
+        return await self._case.copy("forward", stream_name, fields, "forwarded")

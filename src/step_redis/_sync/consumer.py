@@ -5,28 +5,29 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Callable, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import attrs
 
 from step_redis._backend import threads
-from step_redis.arguments import HandlerKindError, check_name, check_type
+from step_redis.arguments import check_name, check_type
 from step_redis.codec import Codec
-from step_redis.deadline import Deadline, lease_now, now
-from step_redis.errors import (
-    ConfigurationError,
-    HandlerTimeoutError,
-    LeaseLost,
-    PoolClosedError,
-    StepRedisError,
-)
+from step_redis.deadline import Deadline, now
+from step_redis.errors import ConfigurationError, PoolClosedError, StepRedisError
 from step_redis.failures import Subject, told
-from step_redis.health import ConsumerHealth, StreamHealth, health_commands, is_stuck, stream_health
+from step_redis.health import (
+    ConsumerHealth,
+    StreamHealth,
+    health_commands,
+    is_stuck,
+    stream_health,
+)
 from step_redis.keys import dead_letter_stream, redrive_group, same_slot
 from step_redis.policy import ConsumerOptions
 
+from .crew import Branch, Crew
 from .membership import Membership, Shared
 from .message import StepRedisMessage
 from .pool import StepRedisPool, connections_of
@@ -36,27 +37,8 @@ _logger = logging.getLogger("step_redis")
 _LEAVE_SECONDS = 5.0
 """How long leaving the group may be tried."""
 
-_CANCEL_SECONDS = 1.0
-"""How long handlers that are ended may take for it."""
-
-_LANE_SHARE = 10
-"""Redriven messages may take this part of what is held ready."""
-
-_PUT_OFF_SECONDS = 1.0
-
-_LOOK_SECONDS = 0.5
-
-
-@attrs.define(eq=False)
-class _Handling:
-    """A message that a worker is handling."""
-
-    message: StepRedisMessage
-    time: threads.HandlingTime
-    key: tuple[str, str]
-    by_worker: bool
-    abandoned: bool = False
-    """Whether it took too long and somebody else goes on in its place."""
+_REDRIVEN_PART = 10
+"""Redriven messages may take one of so many parts of what is held ready."""
 
 
 class StepRedisConsumer:
@@ -107,7 +89,6 @@ class StepRedisConsumer:
         self._logger = logger or _logger
         self._connections = connections_of(pool)
         self._owns_readers = not isinstance(pool, StepRedisPool)
-        self._dead = {name: _dead_letter_stream(name, options) for name in names}
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
         self._guard = threads.Guard()
         self._shared = Shared(
@@ -116,32 +97,29 @@ class StepRedisConsumer:
             Codec(default=default, foreign=foreign),
             self._logger,
             self._guard,
-            threads.Signal(self._guard),
+            arrivals=threads.Signal(self._guard),
+            changed=threads.Signal(self._guard),
         )
-        self._changed = threads.Signal(self._guard)
-        self._memberships = [
-            membership for name in names for membership in self._memberships_of(name)
-        ]
-        self._turn = 0
+        self._branches = [branch for name in names for branch in self._branches_of(name)]
+        self._crew = Crew(self._shared, self.name, self._branches)
         self._jobs: list[threads.Worker] = []
-        self._workers: list[threads.Worker] = []
-        self._working = 0
-        self._handling: dict[tuple[str, str], _Handling] = {}
+        self._keepers: list[threads.Worker] = []
         self._state: Literal["new", "running", "ending", "ended"] = "new"
+        self._runs = False
         self._iterations = 0
         self._started_at = now()
-        self._stopping = False
-        self._hurry = False
-        self._failure: BaseException | None = None
 
-    def _memberships_of(self, stream: str) -> Iterable[Membership]:
+    def _branches_of(self, stream: str) -> Iterable[Branch]:
+        """Make the part in the group, and that in the group of its redriven messages."""
+        dead = _dead_letter_stream(stream, self._options)
         share = max(1, self._options.prefetch // len(self._streams))
-        yield Membership(self._shared, stream, self._group, self.name, share)
-        yield Membership(
-            *(self._shared, self._dead[stream], redrive_group(stream, self._group), self.name),
-            share=max(1, share // _LANE_SHARE),
+        own = Membership(self._shared, stream, self._group, self.name, share)
+        redriven = Membership(
+            *(self._shared, dead, redrive_group(stream, self._group), self.name),
+            share=max(1, share // _REDRIVEN_PART),
             origin=(stream, self._group),
         )
+        return Branch.of(own, dead), Branch.of(redriven, dead)
 
     def __repr__(self) -> str:
         return (
@@ -182,14 +160,13 @@ class StepRedisConsumer:
         with told(self._logger, Subject("run", ", ".join(self._streams), self._group, self.name)):
             threads.check_handler(handle)
             with threads.signals_call(self._signalled) if signals else nullcontext():
+                self._start(handle)
                 grace = 0.0
                 try:
-                    self._start(handle)
-                    for _ in range(self._options.concurrency):
-                        self._start_worker(handle)
+                    self._crew.start(handle)
                     with self._guard:
-                        while not self._stopping and self._failure is None:
-                            self._changed.wait(None)
+                        while not self._shared.is_over:
+                            self._shared.changed.wait(None)
                     grace = self._options.grace_seconds
                 finally:
                     self._end(grace)
@@ -206,10 +183,10 @@ class StepRedisConsumer:
         """
         self._start(None)
         try:
-            while (handling := self._next(by_worker=False)) is not None:
+            while (handling := self._crew.next(by_worker=False)) is not None:
                 yield handling.message
         finally:
-            self._stop_reading()
+            self._stop_bringing()
         self._raise_failure()
 
     def stop(self) -> None:
@@ -218,8 +195,8 @@ class StepRedisConsumer:
         Nothing is read any more; what is held and not being handled is handed back at once, and
         other consumers get it within a second; handlers may go on for ``grace_seconds``.
         """
-        self._stopping = True
-        self._changed.wake_from_anywhere()
+        self._shared.stopping = True
+        self._shared.changed.wake_from_anywhere()
         self._shared.arrivals.wake_from_anywhere()
 
     def close(self) -> None:
@@ -235,65 +212,62 @@ class StepRedisConsumer:
         """
         streams: list[StreamHealth] = []
         error = None
-        for name in self._streams:
-            membership = self._memberships[2 * len(streams)]
-            commands = health_commands(membership.keys, self._group, self._dead[name])
+        for branch in self._branches:
+            membership = branch.membership
+            if membership.redrives:
+                continue
+            commands = health_commands(membership.keys, self._group, branch.dead)
             try:
                 replies = self._connections.call(*commands)
             except StepRedisError as failure:
                 replies, error = [None] * len(commands), str(failure)
-            streams.append(stream_health(name, self._group, replies))
+            streams.append(stream_health(membership.stream, self._group, replies))
         with self._guard:
-            at = now()
-            shared = self._shared
-            ready = sum(len(membership.ready) for membership in self._memberships)
-            started = [handling.time.started_at for handling in self._handling.values()]
-            seen = (shared.last_read, shared.last_settled, self._started_at)
-            idle_seconds = at - max(moment for moment in seen if moment is not None)
+            shared, at = self._shared, now()
+            started = [one.case.time.started_at for one in self._crew.handling.values()]
             health = ConsumerHealth(
                 running=self._state == "running",
                 stuck=False,
                 error=error,
-                seconds_since_read=None if shared.last_read is None else at - shared.last_read,
-                seconds_since_settled=(
-                    None if shared.last_settled is None else at - shared.last_settled
-                ),
-                ready=ready,
+                seconds_since_read=_since(shared.last_read, at),
+                seconds_since_settled=_since(shared.last_settled, at),
+                ready=sum(len(branch.membership.ready) for branch in self._branches),
                 handling=len(started),
                 longest_handling_seconds=at - min(started, default=at),
                 streams=tuple(streams),
                 counters=attrs.evolve(shared.counters),
             )
-        return attrs.evolve(
-            health, stuck=is_stuck(health, idle_seconds, self._options.stuck_seconds)
-        )
-
-    # Starting and stopping.
+            seen = (shared.last_read, shared.last_settled, self._started_at)
+        idle_seconds = at - max(moment for moment in seen if moment is not None)
+        stuck = is_stuck(health, idle_seconds, self._options.stuck_seconds)
+        return attrs.evolve(health, stuck=stuck)
 
     def _start(self, handle: threads.Handler[StepRedisMessage] | None) -> None:
-        """Start to bring messages: to `run` if there is a handler, else to an iteration."""
+        """Let messages be brought: to `run` if there is a handler, else to an iteration."""
         with self._guard:
             if self._state in ("ending", "ended"):
                 raise PoolClosedError("the consumer was closed: make another one")
-            if self._state == "running" and (handle is not None or self._iterations == 0):
+            if self._state == "running" and (handle is not None or self._runs):
                 raise ConfigurationError("the consumer is running already")
             self._iterations += handle is None
-            for membership in self._memberships:
-                membership.open()
+            for branch in self._branches:
+                branch.membership.open()
             if self._state == "running":
                 return
-            self._state = "running"
+            self._state, self._runs = "running", handle is not None
             self._started_at = now()
-        for membership in self._memberships:
-            self._job("keeper", membership.keep)
-            if not membership.redrives:
-                self._job("reader", membership.read)
+        for branch in self._branches:
+            self._keepers.append(self._job("keeper", branch.keeper.keep))
+            if branch.intake is not None:
+                self._keepers.append(self._job("reader", branch.intake.read))
         if self._options.handler_timeout_seconds is not None:
-            self._job("watch", self._watch, handle)
+            self._job("watch", self._crew.watch, handle)
 
-    def _job(self, kind: str, function: Callable[..., Any], *args: Any) -> None:
+    def _job(self, kind: str, function: Callable[..., Any], *args: Any) -> threads.Worker:
         name = f"step_redis {kind} of {self.name}"
-        self._jobs.append(threads.start_worker(name, self._carry_out, function, *args))
+        job = threads.start_worker(name, self._carry_out, function, *args)
+        self._jobs.append(job)
+        return job
 
     def _carry_out(self, function: Callable[..., Any], *args: Any) -> None:
         """Let a job's failure be the consumer's."""
@@ -301,249 +275,76 @@ class StepRedisConsumer:
             function(*args)
         except BaseException as error:  # noqa: BLE001 - run raises it
             if not threads.is_being_cancelled():
-                self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        with self._guard:
-            self._failure = self._failure or error
-            self._changed.wake()
-            self._shared.arrivals.wake()
+                self._shared.fail(error)
 
     def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        if self._shared.failure is not None:
+            raise self._shared.failure
 
     def _signalled(self) -> None:
-        self._hurry = self._stopping
+        self._crew.hurry = self._shared.stopping
         self.stop()
 
-    def _stop_reading(self) -> None:
+    def _stop_bringing(self) -> None:
         """An iteration was left; after the last one nothing more is brought."""
         with self._guard:
             self._iterations -= 1
             if self._iterations or self._state != "running":
                 return
-            for membership in self._memberships:
-                membership.close()
-        for membership in self._memberships:
-            membership.hand_back()
+            for branch in self._branches:
+                branch.membership.close()
+        for branch in self._branches:
+            branch.settler.hand_back()
 
     def _end(self, grace_seconds: float) -> None:
         """Stop everything in order; whoever else wants to waits for it."""
         with self._guard:
             while self._state == "ending":
-                self._changed.wait(None)
+                self._shared.changed.wait(None)
             if self._state != "running":
                 self._state = "ended"
                 return
-            self._state, self._stopping = "ending", True
-            for membership in self._memberships:
-                membership.close()
+            self._state, self._shared.stopping = "ending", True
+            for branch in self._branches:
+                branch.membership.close()
             self._shared.arrivals.wake()
         try:
-            for membership in self._memberships:
-                self._job("hand back", membership.hand_back)
-            self._end_workers(grace_seconds)
+            for branch in self._branches:
+                self._job("hand back", branch.settler.hand_back)
+            self._crew.end(grace_seconds)
             self._leave()
         finally:
             with self._guard:
+                for branch in self._branches:
+                    branch.membership.let_go()
                 self._state = "ended"
-                self._changed.wake()
+                self._shared.changed.wake()
             if self._owns_readers:
                 self._connections.aclose_readers()
 
-    def _end_workers(self, grace_seconds: float) -> None:
-        if not self._workers_ended(grace_seconds):
-            for worker in self._workers:
-                worker.cancel()
-            self._hurry = False
-            if not self._workers_ended(_CANCEL_SECONDS):
-                self._logger.warning(
-                    "%d handlers of %s did not end within grace_seconds; their messages are handed"
-                    " back, and delivered again",
-                    *(self._working, self.name),
-                )
-
-    def _workers_ended(self, seconds: float) -> bool:
-        deadline = Deadline.after(seconds)
-        with self._guard:
-            while self._working and not self._hurry and not deadline.passed:
-                self._changed.wait(deadline.left())
-            return not self._working
-
     def _leave(self) -> None:
         with self._guard:
-            for membership in self._memberships:
-                membership.end()
-            self._changed.wake()
+            for branch in self._branches:
+                branch.membership.end()
         deadline = Deadline.after(_LEAVE_SECONDS)
-        for job in self._jobs[: 2 * len(self._memberships)]:
-            job.finished(deadline.left())
-        for membership in self._memberships:
+        for keeper in self._keepers:
+            keeper.finished(deadline.left())
+        for branch in self._branches:
             try:
-                membership.leave(deadline)
+                branch.keeper.leave(deadline)
             except StepRedisError as error:
                 self._logger.warning(
                     "%s could not leave group %r of stream %r; what it holds is delivered again"
                     " when its lease ends, within %g s: %s",
-                    *(self.name, membership.group, membership.stream),
+                    *(self.name, branch.membership.group, branch.membership.stream),
                     *(self._options.lease_seconds, error),
                 )
         for job in self._jobs:
             job.cancel()
 
-    # Working.
 
-    def _start_worker(self, handle: threads.Handler[StepRedisMessage]) -> None:
-        with self._guard:
-            self._working += 1
-        name = f"step_redis worker of {self.name}"
-        self._workers.append(threads.start_worker(name, self._work, handle))
-
-    def _work(self, handle: threads.Handler[StepRedisMessage]) -> None:
-        handling: _Handling | None = None
-        try:
-            while (handling := self._next(by_worker=True)) is not None:
-                self._handle(handle, handling)
-                if handling.abandoned:
-                    return
-        except BaseException as error:  # noqa: BLE001 - run raises it
-            if not threads.is_being_cancelled():
-                self._fail(error)
-        finally:
-            with self._guard:
-                if handling is None or not handling.abandoned:
-                    self._working -= 1
-                    self._changed.wake()
-
-    def _next(self, *, by_worker: bool) -> _Handling | None:
-        """Wait for a message to handle; None when it is time to stop."""
-        while True:
-            with self._guard:
-                while True:
-                    if self._stopping or self._failure is not None:
-                        return None
-                    handling, is_second = self._take(by_worker=by_worker)
-                    if handling is not None:
-                        break
-                    self._shared.arrivals.wait(None)
-            try:
-                if is_second:
-                    # A handler that lost the lease is still at it here.
-                    handling.message.put_off(_PUT_OFF_SECONDS)
-                elif handling.message.lost_too_often:
-                    self._give_up(
-                        handling, "MaxLostDeliveries", "it was lost with its consumer too often"
-                    )
-                else:
-                    return handling
-            except LeaseLost:
-                self._over(handling)
-
-    def _take(self, *, by_worker: bool) -> tuple[_Handling | None, bool]:
-        """Take what is ready, from each stream in turn; whether it is being handled already."""
-        if not by_worker:
-            settled = [one for one in self._handling.values() if one.message.is_settled]
-            for handling in settled:
-                self._over(handling)
-        at = lease_now()
-        for _ in self._memberships:
-            self._turn = (self._turn + 1) % len(self._memberships)
-            membership = self._memberships[self._turn]
-            held = membership.take(at)
-            if held is not None:
-                time = threads.HandlingTime(self._options.handler_timeout_seconds)
-                message = StepRedisMessage(
-                    membership, held, self._dead[membership.origin_stream], time
-                )
-                key = (membership.stream, held.delivery.id)
-                handling = _Handling(message, time, key, by_worker)
-                is_second = key in self._handling
-                if not is_second:
-                    self._handling[key] = handling
-                return handling, is_second
-        return None, False
-
-    def _over(self, handling: _Handling) -> None:
-        with self._guard:
-            if self._handling.get(handling.key) is handling:
-                del self._handling[handling.key]
-
-    def _handle(self, handle: threads.Handler[StepRedisMessage], handling: _Handling) -> None:
-        message = handling.message
-        try:
-            if message.error is not None:
-                self._give_up(handling, "DecodeError", message.error)
-                return
-            try:
-                handling.time.handle(handle, message)
-            except (HandlerKindError, KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:
-                if threads.is_being_cancelled():
-                    raise
-                self._failed(message, error)
-            else:
-                if not message.is_settled:
-                    message.ack()
-        except LeaseLost:
-            # It was logged; the group delivers the message again, or somebody settled it.
-            pass
-        finally:
-            self._over(handling)
-
-    def _failed(self, message: StepRedisMessage, error: BaseException) -> None:
-        """Retry a message whose handling failed, or give it up."""
-        if message.is_settled:
-            if not isinstance(error, LeaseLost):
-                self._logger.warning(
-                    "the handler failed after it had settled %r", message, exc_info=error
-                )
-            return
-        is_retried = message.fail(error)
-        level = logging.WARNING if is_retried else logging.ERROR
-        what = "it is retried" if is_retried else "it went to the dead-letter stream"
-        self._logger.log(level, "handling %r failed; %s", message, what, exc_info=error)
-
-    def _give_up(self, handling: _Handling, kind: str, text: str) -> None:
-        """Move a message to the dead-letter stream without handling it."""
-        handling.message.bury(kind, text)
-        self._logger.error(
-            "%r went to the dead-letter stream without being handled: %s", handling.message, text
-        )
-        self._over(handling)
-
-    def _watch(self, handle: threads.Handler[StepRedisMessage] | None) -> None:
-        """Give up on handlers that take too long and cannot be ended, or do not end."""
-        limit = (self._options.handler_timeout_seconds or 0) + _LOOK_SECONDS
-        while True:
-            with self._guard:
-                self._changed.wait(_LOOK_SECONDS)
-                if self._state == "ended":
-                    return
-                overdue = [
-                    handling
-                    for handling in self._handling.values()
-                    if now() - handling.time.started_at > limit and not handling.message.is_settled
-                ]
-                for handling in overdue:
-                    handling.abandoned = True
-                    self._over(handling)
-                    self._working -= handling.by_worker
-                    self._shared.counters.handlers_abandoned += 1
-            for handling in overdue:
-                if handling.by_worker and handle is not None:
-                    self._start_worker(handle)
-                self._abandon(handling.message)
-
-    def _abandon(self, message: StepRedisMessage) -> None:
-        error = HandlerTimeoutError(
-            f"the handler took longer than {self._options.handler_timeout_seconds:g} s"
-            " (handler_timeout_seconds)"
-        )
-        self._logger.error("%r: %s; it cannot be ended and is left behind", message, error)
-        with suppress(LeaseLost):
-            message.fail(error)
+def _since(moment: float | None, at: float) -> float | None:
+    return None if moment is None else at - moment
 
 
 def _dead_letter_stream(stream: str, options: ConsumerOptions) -> str:

@@ -1,0 +1,172 @@
+# The source of both flavours: build_hooks/generate_sync.py makes _sync/ from it.
+"""One message that a consumer holds: how it is acknowledged, retried, given up."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from step_redis import script_calls
+from step_redis._backend import aio
+from step_redis.dead_letters import DELIVERED_FIELDS, dead_letter_fields, original_id
+from step_redis.errors import LeaseLost, StepRedisError
+from step_redis.failures import Subject, told
+from step_redis.lease import Attempt, Held
+from step_redis.settlement import BuildCall, Settlement
+
+from .membership import Membership
+from .settler import Settler
+
+
+class Case:
+    """A held message and what can become of it, for consumers and for the messages users hold.
+
+    Args:
+        membership: Through which it came.
+        settler: The membership's.
+        held: The message.
+        dead: The dead-letter stream.
+        time: How long it may be handled.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        settler: Settler,
+        held: Held,
+        dead: str,
+        time: aio.HandlingTime,
+    ) -> None:
+        self.membership = membership
+        self._settler = settler
+        self.held = held
+        self.time = time
+        self.key = (membership.stream, held.delivery.id)
+        self.stream, self.group = membership.origin_stream, membership.origin_group
+        self.id = held.delivery.id
+        if membership.redrives:
+            self.id = original_id(held.delivery.fields) or self.id
+        self._dead = dead
+        self._retry = membership.shared.options.retry
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was settled, is being so, or cannot be any more since its lease was lost."""
+        return self.held.outcome is not None or self.held.settling
+
+    @property
+    def lost_too_often(self) -> bool:
+        """Whether it may be what kills consumers."""
+        return self._retry.gives_up_on_lost(self.held.delivery.lost)
+
+    @property
+    def failures(self) -> int:
+        """How many of its deliveries failed, this one included."""
+        return max(1, self.held.delivery.count - self.held.delivery.lost)
+
+    def told(self, action: str) -> AbstractContextManager[None]:
+        """Log a failure of what is done with it, once."""
+        consumer = self.membership.member.base
+        subject = Subject(action, self.stream, self.group, consumer, self.id)
+        return told(self.membership.shared.logger, subject)
+
+    async def ack(self) -> None:
+        """Acknowledge it."""
+        membership = self.membership
+        await self._settle(
+            "ack",
+            Attempt.FINAL,
+            lambda name, ids: script_calls.ack(
+                membership.keys, membership.group, name, ids, delete=membership.redrives
+            ),
+            "acknowledged",
+        )
+
+    async def nack(self, delay_seconds: float | None) -> None:
+        """Retry it as failed, after a delay or as the policy says; give it up after the last."""
+        planned = self._retry.delay_after(self.failures)
+        if planned is None:
+            await self.give_up("nack", "the last delivery was given back")
+        else:
+            await self._park(planned if delay_seconds is None else delay_seconds)
+
+    async def fail(self, error: BaseException) -> bool:
+        """Do what the policy says of a message whose handling failed; return if it is retried."""
+        delay = self._retry.delay_after(self.failures, error)
+        if delay is None:
+            return not await self.bury(type(error).__qualname__, str(error))
+        await self._park(delay)
+        return True
+
+    async def bury(self, kind: str, text: str) -> bool:
+        """Give it up; if that cannot be, retry it. Return whether it was given up."""
+        try:
+            await self.give_up(kind, text)
+        except LeaseLost:
+            raise
+        except StepRedisError:
+            # It was logged. Nothing is acknowledged that was not written.
+            await self._park(self._retry.longest_wait(self.failures))
+            return False
+        return True
+
+    async def put_off(self, seconds: float) -> None:
+        """Give it back without a delivery that counts."""
+        await self._park(seconds, "unstarted", "handed_back")
+
+    async def give_up(self, kind: str, text: str) -> None:
+        """Move it to the dead-letter stream."""
+        fields = dead_letter_fields(
+            self.held.delivery.fields,
+            stream=self.stream,
+            message_id=self.id,
+            group=self.group,
+            consumer=self.membership.member.base,
+            deliveries=self.held.delivery.count,
+            error_type=kind,
+            error_text=text,
+        )
+        await self.copy("dead-letter", self._dead, fields, "dead_lettered", DELIVERED_FIELDS)
+
+    async def copy(
+        self,
+        action: str,
+        target: str,
+        fields: Sequence[bytes],
+        counter: str,
+        delivery_fields: tuple[str, str] = ("", ""),
+    ) -> str | None:
+        """Write an entry to another stream and acknowledge it; return the entry's id, if known."""
+        membership = self.membership
+        return await self._settle(
+            action,
+            Attempt.FINAL,
+            lambda name, ids: script_calls.copy(
+                *(membership.keys, membership.group, name, ids[0]),
+                target=target,
+                fields=fields,
+                delivery_fields=delivery_fields,
+                delete=membership.redrives,
+            ),
+            counter,
+            is_copy=True,
+        )
+
+    async def _park(
+        self, seconds: float, kind: script_calls.ParkKind = "failed", counter: str = "retried"
+    ) -> None:
+        membership, delay_ms = self.membership, int(1000 * seconds)
+        await self._settle(
+            "nack",
+            Attempt.PARK,
+            lambda name, ids: script_calls.park(
+                membership.keys, membership.group, name, ids, delay_ms=delay_ms, kind=kind
+            ),
+            counter,
+        )
+
+    async def _settle(
+        self, action: str, attempt: Attempt, call: BuildCall, counter: str, *, is_copy: bool = False
+    ) -> str | None:
+        with self.told(action):
+            settlement = Settlement([self.held], attempt, call, counter, is_copy)
+            await self._settler.settle(settlement)
+            return settlement.written

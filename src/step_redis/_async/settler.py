@@ -1,0 +1,161 @@
+# The source of both flavours: build_hooks/generate_sync.py makes _sync/ from it.
+"""Settlements of one membership, carried out once over lost replies and outages."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from step_redis import script_calls
+from step_redis._backend import aio
+from step_redis.backoff import delays
+from step_redis.deadline import lease_now, now
+from step_redis.errors import LeaseLost, NotAStreamError, StepRedisError
+from step_redis.lease import Attempt, Held, Outcome
+from step_redis.outage import passes_by_itself
+from step_redis.settlement import Settlement
+
+from .membership import Membership
+
+
+class Settler:
+    """Settles the messages that a membership holds."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Carry out a settlement, once, over as many lost replies and outages as it takes.
+
+        A caller that is interrupted leaves it to be carried out all the same.
+
+        Raises:
+            LeaseLost: A message was settled before or is not this consumer's any more.
+            StepRedisError: It cannot be carried out; the messages are held as before.
+        """
+        with self._membership.shared.guard:
+            if any(held.outcome is not None or held.settling for held in settlement.held):
+                raise LeaseLost(_why_lost(settlement))
+            for held in settlement.held:
+                held.settling = True
+        job = aio.start(self._carry_out, settlement)
+        await job.finished(None)
+        job.result()
+        if settlement.outcome is Outcome.SETTLED:
+            with self._membership.shared.guard:
+                self._membership.shared.counters.add(settlement.counter, len(settlement.held))
+        else:
+            raise LeaseLost(
+                _why_lost(settlement), outcome_unknown=settlement.outcome is Outcome.UNKNOWN
+            )
+
+    async def _carry_out(self, settlement: Settlement) -> None:
+        pauses = delays()
+        try:
+            while settlement.open:
+                name = await self._name_for(settlement)
+                if name is not None and not await self._try(settlement, name):
+                    await aio.sleep(next(pauses))
+        finally:
+            with self._membership.shared.guard:
+                for held in settlement.held:
+                    held.settling = False
+
+    async def _name_for(self, settlement: Settlement) -> str | None:
+        """Wait for a name under which messages are held that are not settled yet."""
+        with self._membership.shared.guard:
+            while (name := self._membership.member.name) is None and settlement.open:
+                await self._membership.changed.wait(None)
+            if name is not None and not self._membership.member.accepts(name, lease_now()):
+                self._membership.lose("it could not be renewed in time")
+                return None
+            for held in settlement.open:
+                held.attempt = settlement.attempt
+            return name
+
+    async def _try(self, settlement: Settlement, name: str) -> bool:
+        """Send a settlement; return False if it has to be sent again in a while."""
+        tried = settlement.open
+        ids = [held.delivery.id for held in tried]
+        try:
+            reply = await self._send(settlement.call(name, ids))
+        except StepRedisError as error:
+            with self._membership.shared.guard:
+                if error.outcome_unknown:
+                    self._membership.broke(name)
+                else:
+                    _withdraw(tried)
+            if not passes_by_itself(error):
+                raise
+            return False
+        except BaseException:
+            # Interrupted, its reply is as good as lost.
+            with self._membership.shared.guard:
+                self._membership.broke(name)
+            raise
+        with self._membership.shared.guard:
+            if reply[0] == b"OK":
+                self._take_note(settlement, tried, settlement.not_owned(ids, reply))
+            else:
+                _withdraw(tried)
+                if self._membership.member.name == name:
+                    self._membership.lose("the server knows of none")
+        return True
+
+    async def _send(self, call: script_calls.ScriptCall) -> list[Any]:
+        reply = await self._membership.shared.connections.run(
+            call, effect="the message may have been settled"
+        )
+        if reply[0] == b"TYPE":
+            raise NotAStreamError("the key to write to holds something else than a stream")
+        return reply
+
+    def _take_note(
+        self, settlement: Settlement, tried: list[Held], not_owned: frozenset[str]
+    ) -> None:
+        for held in tried:
+            if held.delivery.id in not_owned:
+                self._membership.member.was_taken(held)
+            else:
+                self._membership.member.settled(held)
+        self._membership.shared.last_settled = now()
+        if settlement.attempt is Attempt.PARK and self._membership.is_open:
+            # It may be due before the next beat.
+            self._membership.ring()
+
+    async def hand_back(self) -> None:
+        """Give what is ready back to the group, which delivers it at once, as if it never had."""
+        with self._membership.shared.guard:
+            held = self._membership.take_all()
+        if held:
+            try:
+                await self.settle(
+                    Settlement(
+                        held,
+                        Attempt.PARK,
+                        lambda name, ids: script_calls.park(
+                            self._membership.keys,
+                            self._membership.group,
+                            name,
+                            ids,
+                            delay_ms=0,
+                            kind="unstarted",
+                        ),
+                        "handed_back",
+                    )
+                )
+            except LeaseLost:
+                # Then the group gets it back without us.
+                return
+
+
+def _withdraw(tried: Iterable[Held]) -> None:
+    """An attempt certainly did not take effect."""
+    for held in tried:
+        held.attempt = None
+
+
+def _why_lost(settlement: Settlement) -> str:
+    if any(held.settling or held.outcome is Outcome.SETTLED for held in settlement.held):
+        return "the message was settled already"
+    if settlement.outcome is Outcome.UNKNOWN:
+        return "the lease ended while a reply was lost: the message may have been settled, or not"
+    return "the message is not this consumer's any more; it is delivered again"
