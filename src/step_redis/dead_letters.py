@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from step_redis.codec import HEADER_PREFIX
 from step_redis.commands import is_entry_id
 
-__all__ = ["DELIVERED_FIELDS", "comes_from", "dead_letter_fields", "original_id"]
+__all__ = ["DELIVERED_FIELDS", "comes_from", "dead_letter_fields", "original_id", "text_of"]
 
 _PREFIX = "_step:dead:"
 """What the names of the headers begin with; headers that users give cannot."""
@@ -63,6 +63,14 @@ def comes_from(fields: Sequence[bytes], stream: str, group: str) -> bool:
         said.get(f"{_FIELD}stream".encode()) == stream.encode()
         and said.get(f"{_FIELD}group".encode()) == group.encode()
     )
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says; those of users may fail even at that."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - whatever it is, the message must go on
+        return "(its text cannot be had)"
 
 
 def original_id(fields: Sequence[bytes]) -> str | None:

@@ -138,7 +138,7 @@ class Member:
         return self._hold(deliveries)
 
     def took(self, name: str, deliveries: Sequence[Delivery], at: float) -> list[Held] | None:
-        """Parked messages were taken; as `read`.
+        """Parked messages were taken; as `read`. To be told before `renewed`, if it was both.
 
         One may be here whose parking is still unanswered: then that is what took effect.
         """

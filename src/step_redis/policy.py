@@ -36,7 +36,7 @@ class Exponential:
     Args:
         first_seconds: The delay after the first failure.
         factor: By how much each further one is longer.
-        limit_seconds: The longest delay.
+        limit_seconds: The longest delay, but for the jitter.
         jitter: By how much of itself a delay varies at random, so that messages that failed
             together do not come back together: 0.1 is 10 % more or less.
     """
@@ -57,9 +57,10 @@ class Exponential:
     def seconds(self, failures: int) -> float:
         """Return the delay after so many failures, jittered."""
         try:
-            delay = min(self.first_seconds * self.factor ** (failures - 1), self.limit_seconds)
+            delay = self.first_seconds * float(self.factor) ** (failures - 1)
         except OverflowError:
-            delay = self.limit_seconds
+            delay = self.limit_seconds if self.first_seconds else 0
+        delay = min(delay, self.limit_seconds)
         return delay * uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311 - no secret
 
 
@@ -68,6 +69,10 @@ Delays: TypeAlias = Exponential | float | Sequence[float]
 
 def _frozen_delays(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _frozen_kinds(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | set | frozenset) else value
 
 
 @attrs.frozen
@@ -88,7 +93,9 @@ class RetryPolicy:
 
     max_deliveries: int | None = 5
     delays: Delays = attrs.field(factory=Exponential, converter=_frozen_delays)
-    non_retryable: tuple[type[BaseException], ...] = attrs.field(default=(), converter=tuple)
+    non_retryable: tuple[type[BaseException], ...] = attrs.field(
+        default=(), converter=_frozen_kinds
+    )
     max_lost_deliveries: int | None = 10
 
     def __attrs_post_init__(self) -> None:
@@ -101,11 +108,11 @@ class RetryPolicy:
                 _check_number("delays", delay, 0)
         elif not isinstance(self.delays, Exponential):
             _check_number("delays", self.delays, 0)
-        kinds: tuple[Any, ...] = self.non_retryable
-        for kind in kinds:
+        kinds: Any = self.non_retryable
+        for kind in kinds if isinstance(kinds, tuple) else [None]:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise ConfigurationError(
-                    f"non_retryable must be classes of exceptions; got {shown(kind)}"
+                    f"non_retryable must be a tuple of classes of exceptions; got {shown(kinds)}"
                 )
 
     def delay_after(self, failures: int, error: BaseException | None = None) -> float | None:

@@ -244,6 +244,8 @@ class StepRedisConsumer:
 
     def _start(self, handle: aio.Handler[StepRedisMessage] | None) -> None:
         """Let messages be brought: to `run` if there is a handler, else to an iteration."""
+        self._shared.changed.attach()
+        self._shared.arrivals.attach()
         with self._guard:
             if self._state in ("ending", "ended"):
                 raise PoolClosedError("the consumer was closed: make another one")
@@ -258,8 +260,7 @@ class StepRedisConsumer:
             self._started_at = now()
         for branch in self._branches:
             self._keepers.append(self._job("keeper", branch.keeper.keep))
-            if branch.intake is not None:
-                self._keepers.append(self._job("reader", branch.intake.read))
+            self._keepers.append(self._job("reader", branch.intake.read))
         if self._options.handler_timeout_seconds is not None:
             self._job("watch", self._crew.watch, handle)
 
@@ -316,9 +317,12 @@ class StepRedisConsumer:
         finally:
             with self._guard:
                 for branch in self._branches:
+                    branch.membership.end()
                     branch.membership.let_go()
                 self._state = "ended"
                 self._shared.changed.wake()
+            for job in self._jobs:
+                job.cancel()
             if self._owns_readers:
                 await self._connections.aclose_readers()
 
@@ -339,8 +343,6 @@ class StepRedisConsumer:
                     *(self.name, branch.membership.group, branch.membership.stream),
                     *(self._options.lease_seconds, error),
                 )
-        for job in self._jobs:
-            job.cancel()
 
 
 def _since(moment: float | None, at: float) -> float | None:

@@ -166,6 +166,9 @@ class Membership:
         self._ready_bytes += size
         self._mean_bytes = max(1, size // len(new))
         self.shared.arrivals.wake()
+        if not self.is_open:
+            # It came too late: it is handed back.
+            self.changed.wake()
 
     def moved(self, new: list[Held]) -> None:
         """It goes on under a fresh name, and these came with it."""
@@ -202,9 +205,9 @@ class Membership:
         if had_one:
             self._tell_lost(why, count)
 
-    def group_was_replaced(self) -> None:
-        """The membership found out that the group is another one."""
-        self._tell_lost("the group was made anew", len(self.ready))
+    def was_lost(self) -> None:
+        """What arrived told that the lease is lost."""
+        self._tell_lost("it was not renewed in time, or the group was made anew", len(self.ready))
 
     def _tell_lost(self, why: str, count: int) -> None:
         self.ready.clear()

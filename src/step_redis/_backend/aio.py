@@ -187,10 +187,13 @@ class Signal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    def attach(self) -> None:
+        """Take note of where it is waited for, so that it can be woken from anywhere."""
+        self._loop = asyncio.get_running_loop()
+
     async def wait(self, seconds: float | None) -> None:
         """Leave the guard until woken, at most so long."""
-        self._loop = asyncio.get_running_loop()
-        future = self._loop.create_future()
+        future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
             async with asyncio.timeout(seconds):
@@ -210,7 +213,7 @@ class Signal:
                 future.set_result(None)
 
     def wake_from_anywhere(self) -> None:
-        """Wake all, also from another thread or a signal handler."""
+        """Wake all, also from another thread or a signal handler; it must be attached."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.wake)
 

@@ -188,6 +188,9 @@ class Signal:
     def __init__(self, guard: Guard) -> None:
         self._changed = threading.Condition(guard.lock)
 
+    def attach(self) -> None:
+        """Do nothing: any thread can wake any other."""
+
     def wait(self, seconds: float | None) -> None:
         """Leave the guard until woken, at most so long."""
         self._changed.wait(seconds)

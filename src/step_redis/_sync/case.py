@@ -6,14 +6,22 @@ from contextlib import AbstractContextManager
 
 from step_redis import script_calls
 from step_redis._backend import threads
-from step_redis.dead_letters import DELIVERED_FIELDS, dead_letter_fields, original_id
-from step_redis.errors import LeaseLost, StepRedisError
+from step_redis.dead_letters import (
+    DELIVERED_FIELDS,
+    dead_letter_fields,
+    original_id,
+    text_of,
+)
+from step_redis.errors import EncodeError, LeaseLost, StepRedisError
 from step_redis.failures import Subject, told
 from step_redis.lease import Attempt, Held
 from step_redis.settlement import BuildCall, Settlement
 
 from .membership import Membership
 from .settler import Settler
+
+_FIELDS_LIMIT = 7900
+"""Names and values that Lua's stack takes as the arguments of one command."""
 
 
 class Case:
@@ -92,7 +100,7 @@ class Case:
         """Do what the policy says of a message whose handling failed; return if it is retried."""
         delay = self._retry.delay_after(self.failures, error)
         if delay is None:
-            return not self.bury(type(error).__qualname__, str(error))
+            return not self.bury(type(error).__qualname__, text_of(error))
         self._park(delay)
         return True
 
@@ -136,6 +144,12 @@ class Case:
     ) -> str | None:
         """Write an entry to another stream and acknowledge it; return the entry's id, if known."""
         membership = self.membership
+        if len(fields) > _FIELDS_LIMIT:
+            with self.told(action):
+                raise EncodeError(
+                    f"an entry of {len(fields) // 2} fields cannot be moved: scripts write"
+                    f" {_FIELDS_LIMIT // 2} at most"
+                )
         return self._settle(
             action,
             Attempt.FINAL,

@@ -36,8 +36,7 @@ class Branch:
     membership: Membership
     settler: Settler
     keeper: Keeper
-    intake: Intake | None
-    """None where nothing is read, since all comes from redriving."""
+    intake: Intake
     dead: str
     """The dead-letter stream."""
 
@@ -45,8 +44,7 @@ class Branch:
     def of(cls, membership: Membership, dead: str) -> "Branch":
         """Return a membership with those who work on it."""
         settler = Settler(membership)
-        intake = None if membership.redrives else Intake(membership, settler)
-        return cls(membership, settler, Keeper(membership), intake, dead)
+        return cls(membership, settler, Keeper(membership), Intake(membership, settler), dead)
 
 
 @attrs.define(eq=False)
@@ -215,10 +213,11 @@ class Crew:
 
     def _give_up(self, handling: Handling, kind: str, text: str) -> None:
         """Move a message to the dead-letter stream without handling it."""
-        handling.case.bury(kind, text)
-        self._logger.error(
-            "%r went to the dead-letter stream without being handled: %s", handling.message, text
-        )
+        if handling.case.bury(kind, text):
+            self._logger.error(
+                "%r went to the dead-letter stream without being handled: %s",
+                *(handling.message, text),
+            )
         self._over(handling)
 
     def watch(self, handle: threads.Handler[StepRedisMessage] | None) -> None:

@@ -29,32 +29,40 @@ class Intake:
     def read(self) -> None:
         """Read new messages while there is room for them, until it is to leave."""
         pauses = delays()
-        while (turn := self._next_read()) is not None:
+        while self._has_work():
             try:
-                self._read_once(*turn)
+                self._work()
             except StepRedisError as error:
                 if not passes_by_itself(error):
                     raise
                 threads.sleep(next(pauses))
             else:
                 pauses = delays()
-            if not self._membership.is_open:
-                self._settler.hand_back()
 
-    def _next_read(self) -> tuple[str, int] | None:
-        """Wait until there is room; return the name to read under and how many to read."""
+    def _has_work(self) -> bool:
+        """Wait until there is something to read or to hand back; False if it is to leave."""
+        membership = self._membership
+        with membership.shared.guard:
+            while not membership.is_ending:
+                if self._turn() is not None or (membership.ready and not membership.is_open):
+                    return True
+                membership.changed.wait(None)
+        return False
+
+    def _turn(self) -> tuple[str, int] | None:
+        """Return the name to read under and how many to read, if it is time to; guarded."""
+        membership = self._membership
+        name, room = membership.member.name, membership.room()
+        may_read = membership.is_open and not membership.redrives and membership.is_half_empty()
+        return (name, room) if may_read and room > 0 and name is not None else None
+
+    def _work(self) -> None:
         with self._membership.shared.guard:
-            while not self._membership.is_ending:
-                name, room = self._membership.member.name, self._membership.room()
-                if (
-                    self._membership.is_open
-                    and name is not None
-                    and room > 0
-                    and self._membership.is_half_empty()
-                ):
-                    return name, room
-                self._membership.changed.wait(None)
-        return None
+            turn = self._turn()
+        if turn is not None:
+            self._read_once(*turn)
+        if not self._membership.is_open:
+            self._settler.hand_back()
 
     def _read_once(self, name: str, count: int) -> None:
         place = Place()
@@ -96,6 +104,6 @@ class Intake:
         with self._membership.shared.guard:
             new = self._membership.member.read(name, new_deliveries(reply), lease_now())
             if new is None:
-                self._membership.group_was_replaced()
+                self._membership.was_lost()
             else:
                 self._membership.arrived(new)

@@ -24,6 +24,10 @@ STARVED_SECONDS = 1.0
 """By how much the heartbeat may be late before that is logged."""
 
 
+TAKE_LIMIT = 500
+"""How many due messages are taken at once: Lua's stack takes some thousand."""
+
+
 class Keeper:
     """Joins the group, renews the lease, polls; joins anew when the lease or a reply was lost."""
 
@@ -155,6 +159,7 @@ class Keeper:
     def _poll(self, name: str) -> float:
         with self._membership.shared.guard:
             room = self._membership.room() if self._membership.is_open else 0
+            room = min(room, TAKE_LIMIT)
         sent_at = lease_now()
         try:
             reply = self._run(
@@ -177,10 +182,10 @@ class Keeper:
             return 0
         polled = script_calls.read_polled(reply)
         with self._membership.shared.guard:
-            self._membership.member.renewed(name, sent_at)
             new = self._membership.member.took(name, polled.deliveries, lease_now())
+            self._membership.member.renewed(name, sent_at)
             if new is None:
-                self._membership.group_was_replaced()
+                self._membership.was_lost()
                 return 0
             self._membership.arrived(new)
             self._membership.shared.counters.taken_over += polled.parked

@@ -40,8 +40,7 @@ local function mend_due_times()
   end
 end
 
-local function note_checkpoint()
-  local lowest = redis.call('XPENDING', stream, group)[2]
+local function note_checkpoint(lowest)
   local mark
   if lowest then
     mark = '<' .. lowest
@@ -87,12 +86,16 @@ local function sweep()
   redis.call('ZREMRANGEBYSCORE', leases, '-inf', now)
   -- While there is more, the next look comes soon.
   redis.call('ZADD', leases, now + (budget > 0 and tonumber(ARGV[5]) or 50), SWEEP)
-  if waiting + parked ~= redis.call('ZCARD', due) then
+  local lowest = redis.call('XPENDING', stream, group)[2]
+  if not lowest then
+    -- Whatever the records say is left from messages that other programs acknowledged.
+    redis.call('DEL', due, attempts)
+  elseif waiting + parked ~= redis.call('ZCARD', due) then
     mend_due_times()
   else
     redis.call('HDEL', attempts, 'mended')
   end
-  if KEYS[5] then note_checkpoint() end
+  if KEYS[5] then note_checkpoint(lowest) end
 end
 
 if not alive(SWEEP) then sweep() end
