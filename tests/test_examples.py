@@ -250,3 +250,24 @@ def test_server_that_is_not_there(example, url, texts, tmp_path):
 def test_package_that_is_missing(package, example, advice, tmp_path):
     """What an example needs beside the library is named with the command that brings it."""
     assert_refused(run("-c", WITHOUT, package, *example, cwd=tmp_path), advice)
+
+
+@pytest.mark.parametrize(
+    ("program", "last_line"),
+    [
+        (("service.py", "--demo", "20"), "paid 20 orders"),
+        (("script.py",), "the sum is 5050"),
+        (("idempotent_handler.py",), "the total is 1250"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_consumers(program, last_line, tmp_path):
+    """Each example of a consumer ends by itself, with the outcome that it is about."""
+    name, *arguments = program
+
+    done = run(EXAMPLES / name, *arguments, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == last_line
+    if name == "idempotent_handler.py":
+        assert done.stdout.splitlines()[:2] == ["delivery 1: booked", "delivery 2: known"]

@@ -3,13 +3,24 @@
 import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import uuid
 from pathlib import Path
 
 import pytest
 
 import step_redis
+from step_redis.sync import (
+    ConsumerOptions,
+    RetryPolicy,
+    StepRedisConsumer,
+    StepRedisPool,
+    StepRedisPoolParams,
+    StepRedisStream,
+)
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,28 +33,112 @@ def command(name):
     return found
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.splitlines()[0])
-def test_programs_run(program, server, key):
-    """Every Python block of the README runs as it is written, but for the stream's name."""
-    ended = subprocess.run(
+SERVICE = "signals=True"
+OTHERS = [program for program in PROGRAMS if SERVICE not in program]
+
+
+def start(program, server, key):
+    """Run a block of the README as it is written, but for the stream's name."""
+    return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", program.replace('"orders"', repr(key))],
         env=os.environ | {"STEP_REDIS_URL": server.url},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
     )
-    assert ended.returncode == 0, ended.stderr
+
+
+def run(program, server, key):
+    """Run a block to its end; return what it printed."""
+    with start(program, server, key) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.mark.parametrize("program", OTHERS, ids=lambda program: program.splitlines()[0])
+def test_programs_run(program, server, key):
+    """Every Python block of the README that ends by itself runs."""
+    out = run(program, server, key)
     if "receive_message" in program:
-        assert "{'number': 17, 'items': ['tea', 'milk']}" in ended.stdout
+        assert "{'number': 17, 'items': ['tea', 'milk']}" in out
     if "create=False" in program:
-        assert "there is no such stream" in ended.stdout
-        assert "may have been" not in ended.stdout
+        assert "there is no such stream" in out
+        assert "may have been" not in out
+    if "consumer in" in program:
+        assert out == "shipped {'number': 19}\n"
+
+
+def test_the_consumer_from_zero_to_dead_letters(server, redis, key, wait_until):
+    """The blocks on consuming, in their order: publish, serve until SIGTERM, redrive, serve."""
+    [publish] = [one for one in PROGRAMS if "for number in" in one]
+    [service] = [one for one in PROGRAMS if SERVICE in one]
+    [redrive] = [one for one in PROGRAMS if "dry_run" in one]
+    dead = f"{{{key}}}.dead"
+    run(publish, server, key)
+
+    with start(service, server, key) as process:
+        wait_until(lambda: redis.xlen(dead) == 1, timeout=30)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert sorted(out.splitlines()) == ["order 17, delivery 1", "order 18, delivery 1"]
+    assert err.count("ValueError: no such order") == 3
+
+    [dead_id] = [entry_id.decode() for entry_id, _ in redis.xrange(dead)]
+    assert run(redrive, server, key) == (
+        f"these would be: [{dead_id!r}]\non their way: [{dead_id!r}]\n"
+    )
+    with start(service.replace("< 0", "is None"), server, key) as process:
+        assert process.stdout.readline() == "order -1, delivery 1\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert redis.xlen(dead) == 0
 
 
 def test_there_are_programs():
     """Both flavours are shown, and the blocks are found."""
-    assert len(PROGRAMS) == 4
+    assert len(PROGRAMS) == 8
+
+
+def done(counters):
+    return (counters.acknowledged, counters.dead_lettered, counters.forwarded) == (2, 1, 1)
+
+
+def test_the_user_with_few_rights(server, redis, key, wait_until):
+    """The user that the README makes may do all that a consumer does."""
+    [line] = re.findall(r"^ACL SETUSER (.*)$", README, re.MULTILINE)
+    _, *rules = line.replace("orders", key).split()
+    user = uuid.uuid4().hex
+    redis.execute_command("ACL", "SETUSER", user, *rules)
+    try:
+        limited = StepRedisPoolParams.from_url(server.url, username=user, password="password")
+        options = ConsumerOptions(retry=RetryPolicy(max_deliveries=2, delays=0.01))
+        with StepRedisPool(limited) as pool, StepRedisStream(pool) as stream:
+            for number in range(4):
+                stream.publish_message(key, {"number": number})
+            with StepRedisConsumer(pool, key, "billing", options=options) as consumer:
+
+                def handle(message):
+                    match message.data["number"], message.delivery_count:
+                        case (0, _):
+                            raise ValueError
+                        case (1, 1):
+                            message.nack(0.01)
+                        case (2, _):
+                            message.forward(f"{{{key}}}.paid", {})
+
+                thread = threading.Thread(target=consumer.run, args=(handle,))
+                thread.start()
+                wait_until(lambda: done(consumer.health().counters))
+                health = consumer.health()
+                consumer.stop()
+                thread.join()
+            assert health.error is None
+            assert health.streams[0].pending == 0
+            assert len(stream.redrive(key, "billing")) == 1
+    finally:
+        redis.execute_command("ACL", "DELUSER", user)
 
 
 def test_table_of_methods():

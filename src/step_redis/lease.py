@@ -155,8 +155,13 @@ class Member:
         return self._hold(deliveries)
 
     def settled(self, held: Held) -> None:
-        """A settlement was confirmed."""
-        self._end(held, Outcome.SETTLED)
+        """A settlement was confirmed.
+
+        That comes too late if a move has brought the message since: it was put aside, taken again,
+        and is held.
+        """
+        if held.attempt is not None:
+            self._end(held, Outcome.SETTLED)
 
     def was_taken(self, held: Held) -> None:
         """The message was not pending with this consumer: another program took it."""

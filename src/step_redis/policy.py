@@ -68,7 +68,8 @@ Delays: TypeAlias = Exponential | float | Sequence[float]
 
 
 def _frozen_delays(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    is_several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    return tuple(value) if is_several else value
 
 
 def _frozen_kinds(value: Any) -> Any:

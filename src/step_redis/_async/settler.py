@@ -51,29 +51,29 @@ class Settler:
         pauses = delays()
         try:
             while settlement.open:
-                name = await self._name_for(settlement)
-                if name is not None and not await self._try(settlement, name):
+                name, tried = await self._begin(settlement)
+                if tried and not await self._try(settlement, name, tried):
                     await aio.sleep(next(pauses))
         finally:
             with self._membership.shared.guard:
                 for held in settlement.held:
                     held.settling = False
 
-    async def _name_for(self, settlement: Settlement) -> str | None:
-        """Wait for a name under which messages are held that are not settled yet."""
-        with self._membership.shared.guard:
-            while (name := self._membership.member.name) is None and settlement.open:
-                await self._membership.changed.wait(None)
-            if name is not None and not self._membership.member.accepts(name, lease_now()):
-                self._membership.lose("it could not be renewed in time")
-                return None
-            for held in settlement.open:
+    async def _begin(self, settlement: Settlement) -> tuple[str, list[Held]]:
+        """Wait for a name; return it and the messages that are held under it, to be settled."""
+        membership = self._membership
+        with membership.shared.guard:
+            while (name := membership.member.name) is None and settlement.open:
+                await membership.changed.wait(None)
+            if name is not None and not membership.member.accepts(name, lease_now()):
+                membership.lose("it could not be renewed in time")
+            tried = settlement.open
+            for held in tried:
                 held.attempt = settlement.attempt
-            return name
+            return name or "", tried
 
-    async def _try(self, settlement: Settlement, name: str) -> bool:
+    async def _try(self, settlement: Settlement, name: str, tried: list[Held]) -> bool:
         """Send a settlement; return False if it has to be sent again in a while."""
-        tried = settlement.open
         ids = [held.delivery.id for held in tried]
         try:
             reply = await self._send(settlement.call(name, ids))

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator, Callable, Iterable
 from contextlib import nullcontext
+from secrets import token_hex
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -89,7 +90,7 @@ class StepRedisConsumer:
         self._logger = logger or _logger
         self._connections = connections_of(pool)
         self._owns_readers = not isinstance(pool, StepRedisPool)
-        self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
+        self.name = options.name or f"{socket.gethostname()}-{os.getpid()}-{token_hex(2)}"
         self._guard = threads.Guard()
         self._shared = Shared(
             self._connections,

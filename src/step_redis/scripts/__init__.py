@@ -22,11 +22,12 @@ class Script:
 
 
 def _read(file: str) -> str:
-    return files(__name__).joinpath(file).read_text(encoding="utf-8")
+    text = files(__name__).joinpath(file).read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda found: _read(found[1]).rstrip(), text)
 
 
 @cache
 def script(name: str) -> Script:
     """Return a script by its name, what it includes put in."""
-    text = _INCLUDE.sub(lambda found: _read(found[1]).rstrip(), _read(f"{name}.lua"))
+    text = _read(f"{name}.lua")
     return Script(name, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324 - Redis's way

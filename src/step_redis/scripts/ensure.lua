@@ -7,13 +7,12 @@
 --         what comes later; 'fail': not at all
 --
 -- Returns {'THERE'}, {'MADE', after which id it reads} or {'MISSING'}.
+-- include errors.lua
 local stream, group, policy = KEYS[1], ARGV[1], ARGV[2]
 
 local found = redis.pcall('XPENDING', stream, group)
 if not found.err then return {'THERE'} end
-if not string.find(found.err, 'NOGROUP', 1, true) then
-  return redis.error_reply((string.gsub(found.err, '^%-', '')))
-end
+if not string.find(found.err, 'NOGROUP', 1, true) then return failed(found) end
 if policy == 'fail' then return {'MISSING'} end
 
 -- Ids compare as numbers, of 64 bits, which Lua's do not hold.
@@ -50,5 +49,6 @@ if policy == 'resume' and redis.call('EXISTS', stream) == 1 then
   end
   if id and not is_above(id, last) then start = kind == '=' and id or before(id) end
 end
-redis.call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM')
+local made = redis.pcall('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM')
+if made.err then return failed(made) end
 return {'MADE', start}

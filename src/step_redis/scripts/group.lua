@@ -13,6 +13,7 @@
 --
 -- Ends the script with {'GONE'} if there is no such stream or group, with the server's error if it
 -- takes no writes; nothing is changed then.
+-- include errors.lua
 local PARKED = '_step:parked'
 local PAGE = 500
 local stream, leases, due, attempts = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -23,11 +24,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local made = redis.pcall('XGROUP', 'CREATECONSUMER', stream, group, PARKED)
 if type(made) == 'table' then
-  local text = string.gsub(made.err, '^%-', '')
-  if string.find(text, 'NOGROUP', 1, true) or string.find(text, 'requires the key to exist', 1, true) then
+  if string.find(made.err, 'NOGROUP', 1, true)
+    or string.find(made.err, 'requires the key to exist', 1, true) then
     return {'GONE'}
   end
-  return redis.error_reply(text)
+  return failed(made)
 end
 local is_new = made == 1
 if is_new then redis.call('DEL', leases, due, attempts) end

@@ -28,16 +28,17 @@ local function by_idle(rows, idle_ms)
 end
 
 -- Parked messages whose due time was lost are due now. The record of attempts holds how far the
--- search has come, if it takes more than one look.
+-- search has come, if it takes more than one look; returns whether it does.
 local function mend_due_times()
   local from = redis.call('HGET', attempts, 'mended')
   local rows = pending(PARKED, 2 * PAGE, from and '(' .. from or '-')
   for _, row in ipairs(rows) do redis.call('ZADD', due, 'NX', now, row[1]) end
   if #rows < 2 * PAGE then
     redis.call('HDEL', attempts, 'mended')
-  else
-    redis.call('HSET', attempts, 'mended', rows[#rows][1])
+    return false
   end
+  redis.call('HSET', attempts, 'mended', rows[#rows][1])
+  return true
 end
 
 local function note_checkpoint(lowest)
@@ -83,19 +84,19 @@ local function sweep()
       budget, parked = budget - #rows, parked + #rows
     end
   end
-  redis.call('ZREMRANGEBYSCORE', leases, '-inf', now)
-  -- While there is more, the next look comes soon.
-  redis.call('ZADD', leases, now + (budget > 0 and tonumber(ARGV[5]) or 50), SWEEP)
-  local lowest = redis.call('XPENDING', stream, group)[2]
+  local has_more, lowest = budget <= 0, redis.call('XPENDING', stream, group)[2]
   if not lowest then
     -- Whatever the records say is left from messages that other programs acknowledged.
     redis.call('DEL', due, attempts)
   elseif waiting + parked ~= redis.call('ZCARD', due) then
-    mend_due_times()
+    has_more = mend_due_times() or has_more
   else
     redis.call('HDEL', attempts, 'mended')
   end
   if KEYS[5] then note_checkpoint(lowest) end
+  redis.call('ZREMRANGEBYSCORE', leases, '-inf', now)
+  -- While there is more, the next look comes soon.
+  redis.call('ZADD', leases, now + (has_more and 50 or tonumber(ARGV[5])), SWEEP)
 end
 
 if not alive(SWEEP) then sweep() end
