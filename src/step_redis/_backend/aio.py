@@ -192,7 +192,7 @@ class Signal:
         self._loop = asyncio.get_running_loop()
 
     async def wait(self, seconds: float | None) -> None:
-        """Leave the guard until woken, at most so long."""
+        """Leave the guard until woken, at most so long; it may also end by itself."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:

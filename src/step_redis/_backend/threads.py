@@ -120,6 +120,8 @@ class Places:
 
 _LOOK_SECONDS = 0.1
 
+_SIGNAL_SECONDS = 0.5
+
 
 def take_connection(pool: RedisPool) -> Connection:
     """Return a connection of a pool of redis-py."""
@@ -192,8 +194,12 @@ class Signal:
         """Do nothing: any thread can wake any other."""
 
     def wait(self, seconds: float | None) -> None:
-        """Leave the guard until woken, at most so long."""
-        self._changed.wait(seconds)
+        """Leave the guard until woken, at most so long; it may also end by itself.
+
+        CPython runs signal handlers in the main thread, and may fail to wake it for one that
+        another thread received. And a handler that strikes just before the wait wakes nobody.
+        """
+        self._changed.wait(_SIGNAL_SECONDS if seconds is None else seconds)
 
     def wake(self) -> None:
         """Wake all."""
