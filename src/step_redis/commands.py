@@ -140,7 +140,7 @@ def is_entry_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def message_ids(ids: Any) -> list[str]:
+def message_ids(ids: Any, argument: str = "message_id") -> list[str]:
     """Return one id or several as a list.
 
     Raises:
@@ -150,7 +150,7 @@ def message_ids(ids: Any) -> list[str]:
     found: list[Any] = list(ids) if several else [ids]
     for one in found:
         if not isinstance(one, str) or not is_entry_id(one):
-            raise ConfigurationError(f"message_id must be like '1700000000000-0'; got {shown(one)}")
+            raise ConfigurationError(f"{argument} must be like '1700000000000-0'; got {shown(one)}")
     return found
 
 

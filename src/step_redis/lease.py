@@ -80,6 +80,10 @@ class Member:
         """Whether it had a lease that is over by its own clock."""
         return (self.name is not None or bool(self.old_names)) and at >= self._ends_at
 
+    def seconds_left(self, at: float) -> float:
+        """How long it certainly has its lease, by its own clock."""
+        return self._ends_at - at
+
     def joined(self, name: str, sent_at: float, at: float, moved: Iterable[Delivery]) -> list[Held]:
         """It joined under a fresh name; return what it holds and had not seen.
 

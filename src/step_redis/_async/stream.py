@@ -400,9 +400,12 @@ class StepRedisStream:
             check_name("group_name", group_name)
             check_whole("limit", limit, 1, none="for no limit")
             self._check_open()
-            dead = dead_letter_stream or keys.dead_letter_stream(stream_name)
+            dead = keys.dead_letter_stream(stream_name)
+            if dead_letter_stream is not None:
+                check_name("dead_letter_stream", dead_letter_stream)
+                dead = dead_letter_stream
             letters = DeadLetters(self._connections, dead, stream_name, group_name)
-            wanted = None if ids is None else message_ids(ids)
+            wanted = None if ids is None else message_ids(ids, "ids")
             return await letters.redrive(wanted, limit, dry_run=dry_run)
 
     async def ping(self) -> bool:

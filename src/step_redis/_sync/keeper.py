@@ -51,6 +51,15 @@ class Keeper:
 
     def keep(self) -> None:
         """Keep the lease and bring what is due, until it is to leave."""
+        try:
+            self._keep()
+        except BaseException:
+            # Without a keeper nothing can be settled any more.
+            with self._membership.shared.guard:
+                self._membership.let_go()
+            raise
+
+    def _keep(self) -> None:
         while not self._membership.is_ending:
             began = lease_now()
             try:

@@ -64,7 +64,12 @@ class Settler:
         membership = self._membership
         with membership.shared.guard:
             while (name := membership.member.name) is None and settlement.open:
-                membership.changed.wait(None)
+                # Whatever keeps the keeper from finding one, a lease ends.
+                left = membership.member.seconds_left(lease_now())
+                if left <= 0:
+                    membership.lose("it could not be renewed in time")
+                else:
+                    membership.changed.wait(left)
             if name is not None and not membership.member.accepts(name, lease_now()):
                 membership.lose("it could not be renewed in time")
             tried = settlement.open
