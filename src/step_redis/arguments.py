@@ -9,8 +9,8 @@ __all__ = ["HandlerKindError", "check_name", "check_type", "check_whole", "shown
 _LONGEST_SHOWN = 80
 
 
-class HandlerKindError(ConfigurationError):
-    """The handler of messages is no function of this flavour, so that no retry mends it."""
+class HandlerKindError(Exception):
+    """The handler of messages is no function of this flavour; no retry mends that."""
 
 
 def shown(value: Any) -> str:

@@ -20,30 +20,37 @@ __all__ = [
 
 @attrs.define
 class Counters:
-    """What a consumer did since it was made; numbers only rise."""
+    """What a consumer did since it was made; numbers only rise.
+
+    Attributes:
+        received: Messages that were delivered to it, again or for the first time.
+        redelivered: Those among them that had been delivered before, to whichever consumer.
+        acknowledged: Messages that were acknowledged.
+        retried: Messages that were put aside after a failure, to be delivered again.
+        dead_lettered: Messages that were moved to the dead-letter stream.
+        forwarded: Messages that were forwarded to another stream.
+        handed_back: Messages that were given back to the group when it stopped.
+        taken_over: Messages of dead consumers that it gave back to the group.
+        consumers_removed: Dead consumers that it removed from the group.
+        moves: How often it went on under a fresh name, after a reply was lost.
+        leases_lost: How often it lost its lease, and all that it held with it.
+        groups_lost: How often it made the group anew because it was gone.
+        handlers_abandoned: Handlers that took too long, could not be ended and were left behind.
+    """
 
     received: int = 0
-    """Messages that were delivered to it, again or for the first time."""
     redelivered: int = 0
-    """Those among them that had been delivered before."""
     acknowledged: int = 0
     retried: int = 0
-    """Messages that were put aside after a failure, to be delivered again."""
     dead_lettered: int = 0
     forwarded: int = 0
     handed_back: int = 0
-    """Messages that were given back to the group when it stopped."""
     taken_over: int = 0
-    """Messages of dead consumers that it gave back to the group."""
     consumers_removed: int = 0
-    """Dead consumers that it removed from the group."""
     moves: int = 0
-    """How often it went on under a fresh name, after a reply was lost."""
     leases_lost: int = 0
     groups_lost: int = 0
-    """How often it made the group anew because it was gone."""
     handlers_abandoned: int = 0
-    """Handlers that took too long and could not be ended."""
 
     def add(self, name: str, count: int) -> None:
         """Raise a counter; not for users."""
@@ -52,41 +59,53 @@ class Counters:
 
 @attrs.frozen(kw_only=True)
 class StreamHealth:
-    """One stream of a consumer, as the server sees its group. None: the server did not say."""
+    """One stream of a consumer, as the server sees its group. None: the server did not say.
+
+    Attributes:
+        stream: The stream.
+        lag: Entries that were not delivered yet; None also on Redis 6.2, and after deletions.
+        pending: Messages that were delivered and not settled, by all consumers of the group, those
+            included that are delayed.
+        oldest_pending_seconds: How long ago the oldest of them was published; None if there is
+            none.
+        delayed: Messages that were put aside until they are due.
+        dead_letters: Entries in the dead-letter stream, of all groups.
+    """
 
     stream: str
     lag: int | None = None
-    """Entries that were not delivered yet; None also on Redis 6.2, and after deletions."""
     pending: int | None = None
-    """Messages that were delivered and not settled, those put aside included."""
     oldest_pending_seconds: float | None = None
-    """How long ago the oldest of them was published; None if there is none."""
     delayed: int | None = None
-    """Messages that were put aside until they are due."""
     dead_letters: int | None = None
-    """Entries in the dead-letter stream, of all groups."""
 
 
 @attrs.frozen(kw_only=True)
 class ConsumerHealth:
-    """How a consumer is doing."""
+    """How a consumer is doing.
+
+    Attributes:
+        running: Whether it was started and has not ended.
+        stuck: Whether there is something to do, and nothing was read or settled for
+            ``stuck_seconds``.
+        error: Why the server could not be asked; None if it answered.
+        seconds_since_read: How long ago it last received messages; None if it never did.
+        seconds_since_settled: How long ago it last settled a message; None if it never did.
+        ready: Messages that it holds and has not begun to handle.
+        handling: Messages that it is handling.
+        longest_handling_seconds: How long the one has been handled that began first; 0 if none is.
+        streams: Each of its streams, in the order in which they were named.
+        counters: What it did since it was made.
+    """
 
     running: bool
-    """Whether it was started and has not ended."""
     stuck: bool
-    """Whether there is something to do, and nothing was read or settled for ``stuck_seconds``."""
     error: str | None
-    """Why the server could not be asked; None if it answered."""
     seconds_since_read: float | None
-    """How long ago it last received messages; None if it never did."""
     seconds_since_settled: float | None
-    """How long ago it last settled a message; None if it never did."""
     ready: int
-    """Messages that it holds and has not begun to handle."""
     handling: int
-    """Messages that it is handling."""
     longest_handling_seconds: float
-    """How long the one has been handled that began first; 0 if none is."""
     streams: tuple[StreamHealth, ...]
     counters: Counters
 

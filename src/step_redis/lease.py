@@ -46,6 +46,8 @@ class Held:
     settling: bool = False
     """Whether somebody is settling it, over as many attempts as it takes."""
     outcome: Outcome | None = None
+    came_at: float = 0
+    """When it was made ready."""
     started_at: float | None = None
     """When its handling began; None while it waits for that."""
 

@@ -50,6 +50,7 @@ class Outage:
     about: str
     limit_seconds: float | None
     logger: logging.Logger
+    level: int
     _since: float | None = None
     _delays: Iterator[float] = attrs.field(factory=delays)
 
@@ -63,7 +64,7 @@ class Outage:
             raise error
         if self._since is None:
             self._since = at
-            self.logger.warning("%s waits for the server: %s", self.about, error)
+            self.logger.log(self.level, "%s waits for the server: %s", self.about, error)
         elif self.limit_seconds is not None and at - self._since >= self.limit_seconds:
             raise error
         return next(self._delays)
@@ -71,6 +72,6 @@ class Outage:
     def over(self, at: float) -> None:
         """The server answers."""
         if self._since is not None:
-            self.logger.warning("%s goes on after %.1f s", self.about, at - self._since)
+            self.logger.log(self.level, "%s goes on after %.1f s", self.about, at - self._since)
             self._since = None
             self._delays = delays()

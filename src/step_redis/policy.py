@@ -110,11 +110,16 @@ class RetryPolicy:
         elif not isinstance(self.delays, Exponential):
             _check_number("delays", self.delays, 0)
         kinds: Any = self.non_retryable
-        for kind in kinds if isinstance(kinds, tuple) else [None]:
+        for kind in kinds if isinstance(kinds, tuple) else [kinds]:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise ConfigurationError(
-                    f"non_retryable must be a tuple of classes of exceptions; got {shown(kinds)}"
+                    f"non_retryable must hold classes of exceptions only; it holds {shown(kind)}"
                 )
+        if not isinstance(kinds, tuple):
+            raise ConfigurationError(
+                f"non_retryable must be a tuple of classes; got {kinds.__name__}: write"
+                f" ({kinds.__name__},)"
+            )
 
     def delay_after(self, failures: int, error: BaseException | None = None) -> float | None:
         """Return the seconds until a message is retried after so many failures.
@@ -151,8 +156,9 @@ class ConsumerOptions:
             made of host and process.
         concurrency: How many messages are handled at once. With 1 they are handled in the order
             of the stream.
-        prefetch: How many messages are held ready, at most, beside those being handled. They are
-            shared equally between several streams.
+        prefetch: How many messages are held ready, at most, beside those being handled; fewer
+            while handling is slow, so that other consumers get their part. They are shared equally
+            between several streams.
         prefetch_bytes: How many bytes of messages are held ready; the last read may exceed it.
         lease_seconds: How long after its process died a consumer's messages are taken over by
             others. Handling may take longer: the lease is renewed as long as the process lives.
@@ -167,13 +173,16 @@ class ConsumerOptions:
             its stream was deleted: ``"replay"`` from the start of what is there, ``"resume"`` from
             the lowest message that was not settled (from the start, if that is not known),
             ``"latest"`` with what comes later, ``"fail"`` not at all: `GroupNotFoundError`.
-        grace_seconds: How long handlers may go on when the consumer is stopped.
+        grace_seconds: How long handlers may go on when the consumer is stopped. Choose it shorter
+            than whoever stops the process waits before it kills it. Then handlers are cancelled in
+            asyncio; a thread goes on until the process ends. Their messages are handed back.
         outage_limit_seconds: How long a server that cannot be reached, is loading, read-only or
             out of memory is waited for before the consumer fails; None: for ever.
         foreign_idle_seconds: After how long unacknowledged messages are taken from consumers of
             the group that are none of ours and so have no lease; None leaves them alone.
         stuck_seconds: After how long without progress, though there is something to do,
-            `StepRedisConsumer.health` says that it is stuck.
+            `StepRedisConsumer.health` says that it is stuck. Choose it longer than the longest
+            handling; if handler_timeout_seconds is longer, that counts.
     """
 
     name: str | None = None

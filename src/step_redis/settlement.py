@@ -24,6 +24,8 @@ class Settlement:
     counter: str
     """Which of the consumer's counters counts it."""
     is_copy: bool = False
+    is_due_soon: bool = False
+    """Whether the messages are due before the next beat."""
     written: str | None = None
     """The id of the entry that was written, if one was and its reply came."""
 

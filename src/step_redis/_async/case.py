@@ -17,6 +17,7 @@ from step_redis.failures import Subject, told
 from step_redis.lease import Attempt, Held
 from step_redis.settlement import BuildCall, Settlement
 
+from .keeper import POLL_SECONDS
 from .membership import Membership
 from .settler import Settler
 
@@ -175,12 +176,20 @@ class Case:
                 membership.keys, membership.group, name, ids, delay_ms=delay_ms, kind=kind
             ),
             counter,
+            is_due_soon=seconds < POLL_SECONDS,
         )
 
     async def _settle(
-        self, action: str, attempt: Attempt, call: BuildCall, counter: str, *, is_copy: bool = False
+        self,
+        action: str,
+        attempt: Attempt,
+        call: BuildCall,
+        counter: str,
+        *,
+        is_copy: bool = False,
+        is_due_soon: bool = False,
     ) -> str | None:
         with self.told(action):
-            settlement = Settlement([self.held], attempt, call, counter, is_copy)
+            settlement = Settlement([self.held], attempt, call, counter, is_copy, is_due_soon)
             await self._settler.settle(settlement)
             return settlement.written

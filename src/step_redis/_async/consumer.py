@@ -27,6 +27,7 @@ from step_redis.health import (
 )
 from step_redis.keys import dead_letter_stream, redrive_group, same_slot
 from step_redis.policy import ConsumerOptions
+from step_redis.prefetch import Prefetch
 
 from .crew import Branch, Crew
 from .membership import Membership, Shared
@@ -37,6 +38,9 @@ _logger = logging.getLogger("step_redis")
 
 _LEAVE_SECONDS = 5.0
 """How long leaving the group may be tried."""
+
+_HEALTH_SECONDS = 1.0
+"""How long the server may take to answer a probe."""
 
 _REDRIVEN_PART = 10
 """Redriven messages may take one of so many parts of what is held ready."""
@@ -113,11 +117,15 @@ class StepRedisConsumer:
     def _branches_of(self, stream: str) -> Iterable[Branch]:
         """Make the part in the group, and that in the group of its redriven messages."""
         dead = _dead_letter_stream(stream, self._options)
-        share = max(1, self._options.prefetch // len(self._streams))
-        own = Membership(self._shared, stream, self._group, self.name, share)
+        most = max(1, self._options.prefetch // len(self._streams))
+        least = min(most, self._options.concurrency)
+        few = max(1, most // _REDRIVEN_PART)
+        own = Membership(
+            *(self._shared, stream, self._group, self.name), prefetch=Prefetch(least, most)
+        )
         redriven = Membership(
             *(self._shared, dead, redrive_group(stream, self._group), self.name),
-            share=max(1, share // _REDRIVEN_PART),
+            prefetch=Prefetch(min(least, few), few),
             origin=(stream, self._group),
         )
         return Branch.of(own, dead), Branch.of(redriven, dead)
@@ -209,7 +217,8 @@ class StepRedisConsumer:
         """Return how the consumer and its groups are doing.
 
         It costs the server a few microseconds, however much is pending, so that a probe may ask
-        every second. A server that does not answer is no failure of this call: ``error`` says so.
+        every second. A server that does not answer within about a second is no failure of this
+        call: ``error`` says so.
         """
         streams: list[StreamHealth] = []
         error = None
@@ -218,8 +227,14 @@ class StepRedisConsumer:
             if membership.redrives:
                 continue
             commands = health_commands(membership.keys, self._group, branch.dead)
+            if error is not None:
+                # Nor would this one be answered.
+                streams.append(StreamHealth(stream=membership.stream))
+                continue
             try:
-                replies = await self._connections.call(*commands)
+                replies = await self._connections.call(
+                    *commands, within=_HEALTH_SECONDS, seconds=_HEALTH_SECONDS
+                )
             except StepRedisError as failure:
                 replies, error = [None] * len(commands), str(failure)
             streams.append(stream_health(membership.stream, self._group, replies))
@@ -240,7 +255,8 @@ class StepRedisConsumer:
             )
             seen = (shared.last_read, shared.last_settled, self._started_at)
         idle_seconds = at - max(moment for moment in seen if moment is not None)
-        stuck = is_stuck(health, idle_seconds, self._options.stuck_seconds)
+        timeout = self._options.handler_timeout_seconds or 0
+        stuck = is_stuck(health, idle_seconds, max(self._options.stuck_seconds, timeout))
         return attrs.evolve(health, stuck=stuck)
 
     def _start(self, handle: aio.Handler[StepRedisMessage] | None) -> None:

@@ -1,7 +1,6 @@
 # The source of both flavours: build_hooks/generate_sync.py makes _sync/ from it.
 """The workers of a consumer: each handles one message at a time, until it is settled."""
 
-import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -9,8 +8,9 @@ import attrs
 
 from step_redis._backend import aio
 from step_redis.arguments import HandlerKindError
+from step_redis.dead_letters import text_of
 from step_redis.deadline import Deadline, lease_now, now
-from step_redis.errors import HandlerTimeoutError, LeaseLost
+from step_redis.errors import ConfigurationError, HandlerTimeoutError, LeaseLost
 
 from .case import Case
 from .intake import Intake
@@ -58,6 +58,12 @@ class Handling:
     abandoned: bool = False
     """Whether it took too long and somebody else goes on in its place."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its handler may be at it, and not in the midst of settling it."""
+        held = self.case.held
+        return not held.settling and (self.by_worker or held.outcome is None)
+
 
 class Crew:
     """Takes messages from all branches in turn, and has them handled."""
@@ -84,15 +90,16 @@ class Crew:
     async def end(self, grace_seconds: float) -> None:
         """Wait for handlers that are under way, so long; then end those that can be ended."""
         if not await self._workers_ended(grace_seconds):
-            for worker in self._workers:
-                worker.cancel()
+            can_end = [worker.cancel() for worker in self._workers]
             self.hurry = False
-            if not await self._workers_ended(_CANCEL_SECONDS):
+            if not await self._workers_ended(_CANCEL_SECONDS if any(can_end) else 0):
                 self._logger.warning(
-                    "%d handlers of %s did not end within grace_seconds; their messages are handed"
-                    " back, and delivered again",
+                    "%d handlers of %s did not end in time; their messages are handed back, and"
+                    " delivered again",
                     *(self._working, self._name),
                 )
+        with self._guard:
+            self.handling.clear()
 
     async def _workers_ended(self, seconds: float) -> bool:
         deadline = Deadline.after(seconds)
@@ -182,7 +189,9 @@ class Crew:
                 return
             try:
                 await handling.case.time.handle(handle, message)
-            except (HandlerKindError, KeyboardInterrupt, SystemExit):
+            except HandlerKindError as error:
+                raise ConfigurationError(str(error)) from None
+            except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
                 if aio.is_being_cancelled():
@@ -203,13 +212,18 @@ class Crew:
         if handling.case.is_settled:
             if not isinstance(error, LeaseLost):
                 self._logger.warning(
-                    "the handler failed after it had settled %r", message, exc_info=error
+                    "the handler failed after %r was settled or lost", message, exc_info=error
                 )
             return
-        is_retried = await handling.case.fail(error)
-        level = logging.WARNING if is_retried else logging.ERROR
-        what = "it is retried" if is_retried else "it went to the dead-letter stream"
-        self._logger.log(level, "handling %r failed; %s", message, what, exc_info=error)
+        if await handling.case.fail(error):
+            self._logger.warning(
+                "handling %r failed and is retried: %s: %s",
+                *(message, type(error).__qualname__, text_of(error)),
+            )
+        else:
+            self._logger.error(
+                "handling %r failed; it went to the dead-letter stream", message, exc_info=error
+            )
 
     async def _give_up(self, handling: Handling, kind: str, text: str) -> None:
         """Move a message to the dead-letter stream without handling it."""
@@ -231,8 +245,7 @@ class Crew:
                 overdue = [
                     handling
                     for handling in self.handling.values()
-                    if now() - handling.case.time.started_at > limit
-                    and not handling.case.is_settled
+                    if handling.is_open and now() - handling.case.time.started_at > limit
                 ]
                 for handling in overdue:
                     handling.abandoned = True
@@ -249,6 +262,6 @@ class Crew:
             f"the handler took longer than {self._options.handler_timeout_seconds:g} s"
             " (handler_timeout_seconds)"
         )
-        self._logger.error("%r: %s; it cannot be ended and is left behind", handling.message, error)
+        self._logger.error("%r: the handler cannot be ended and is left behind", handling.message)
         with suppress(LeaseLost):
-            await handling.case.fail(error)
+            await self._failed(handling, error)

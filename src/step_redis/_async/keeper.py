@@ -24,6 +24,9 @@ STARVED_SECONDS = 1.0
 """By how much the heartbeat may be late before that is logged."""
 
 
+SOON_SECONDS = 0.05
+"""How soon a poll follows another for what is due next: one takes all that became due since."""
+
 TAKE_LIMIT = 500
 """How many due messages are taken at once: Lua's stack takes some thousand."""
 
@@ -39,6 +42,8 @@ class Keeper:
             f"the consumer of {membership.stream!r} in group {membership.group!r}",
             options.outage_limit_seconds,
             shared.logger,
+            # Those who redrive and those who read wait for one server; one of them tells.
+            logging.DEBUG if membership.redrives else logging.WARNING,
         )
         foreign = options.foreign_idle_seconds
         self._lease_ms = int(1000 * options.lease_seconds)
@@ -206,7 +211,7 @@ class Keeper:
                 *(self._membership.group, self._membership.stream, polled.parked),
             )
         if polled.next_due_ms > 0:
-            return min(self._beat_seconds, polled.next_due_ms / 1000)
+            return min(self._beat_seconds, max(SOON_SECONDS, polled.next_due_ms / 1000))
         return self._beat_seconds
 
     async def _run(self, call: script_calls.ScriptCall, within: float | None = None) -> list[Any]:
@@ -256,6 +261,9 @@ class Keeper:
                     await aio.sleep(next(pauses))
                     continue
                 if reply[0] != b"MORE":
+                    with self._membership.shared.guard:
+                        held = len(self._membership.member.held)
+                        self._membership.shared.counters.add("handed_back", held)
                     return
         finally:
             with self._membership.shared.guard:

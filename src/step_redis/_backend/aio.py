@@ -230,9 +230,9 @@ class Worker:
             await asyncio.wait({self._task}, timeout=seconds)
         return self._task.done()
 
-    def cancel(self) -> None:
-        """Ask it to end at once."""
-        self._task.cancel()
+    def cancel(self) -> bool:
+        """Ask it to end at once; return whether that can help."""
+        return self._task.cancel()
 
 
 def start_worker(
@@ -291,10 +291,10 @@ def check_handler(handler: object) -> None:
     """Refuse what cannot handle messages in this flavour."""
     kind = type(handler).__name__
     if not callable(handler):
-        raise HandlerKindError(f"the handler must be an async function; got {kind}")
+        raise ConfigurationError(f"the handler must be an async function; got {kind}")
     # Other callables may return something that can be awaited all the same.
     if kind in ("function", "method") and not inspect.iscoroutinefunction(handler):
-        raise HandlerKindError(
+        raise ConfigurationError(
             "the handler must be an async function; for blocking handlers there is step_redis.sync"
         )
 

@@ -222,8 +222,9 @@ class Worker:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
-    def cancel(self) -> None:
-        """Do nothing: a thread cannot be ended from outside."""
+    def cancel(self) -> bool:
+        """Return False: a thread cannot be ended from outside."""
+        return False
 
 
 def start_worker(name: str, function: Callable[..., None], *args: Any) -> Worker:
@@ -263,9 +264,9 @@ class HandlingTime:
 def check_handler(handler: object) -> None:
     """Refuse what cannot handle messages in this flavour."""
     if not callable(handler):
-        raise HandlerKindError(f"the handler must be a function; got {type(handler).__name__}")
+        raise ConfigurationError(f"the handler must be a function; got {type(handler).__name__}")
     if inspect.iscoroutinefunction(handler):
-        raise HandlerKindError(
+        raise ConfigurationError(
             "the handler is an async function, which step_redis.sync cannot await: use the asyncio"
             " flavour, or a plain function"
         )

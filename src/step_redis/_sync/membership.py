@@ -9,11 +9,12 @@ import attrs
 from step_redis._backend import threads
 from step_redis.codec import Codec
 from step_redis.commands import entry_id
-from step_redis.deadline import now
+from step_redis.deadline import lease_now, now
 from step_redis.health import Counters
 from step_redis.keys import GroupKeys
 from step_redis.lease import Held, Member
 from step_redis.policy import ConsumerOptions
+from step_redis.prefetch import Prefetch
 
 from .connections import Connections
 
@@ -64,7 +65,7 @@ class Membership:
         stream: The stream whose entries it delivers.
         group: The group that it is a member of.
         base: What its names on the server begin with.
-        share: How many messages may be ready at most.
+        prefetch: How many messages may be ready.
         origin: The stream and the group whose dead letters it delivers again; None if its messages
             are those of the stream itself.
     """
@@ -75,7 +76,7 @@ class Membership:
         stream: str,
         group: str,
         base: str,
-        share: int,
+        prefetch: Prefetch,
         origin: tuple[str, str] | None = None,
     ) -> None:
         self.shared = shared
@@ -97,7 +98,7 @@ class Membership:
         """There is a name, or room, or an outcome."""
         self.alarm = threads.Signal(shared.guard)
         """For the keeper: do not wait for the next beat."""
-        self._share = share
+        self._prefetch = prefetch
         self._ready_bytes = 0
         self._mean_bytes = 1
 
@@ -110,6 +111,7 @@ class Membership:
         held = self.ready.popleft()
         self._ready_bytes -= held.delivery.size
         held.started_at = at
+        self._prefetch.taken(at - held.came_at)
         if self.is_half_empty():
             self.changed.wake()
             if self.more_due:
@@ -144,11 +146,11 @@ class Membership:
         left = self.shared.options.prefetch_bytes - self._ready_bytes
         if left <= 0:
             return 0
-        return max(0, min(self._share - len(self.ready), max(1, left // self._mean_bytes)))
+        return max(0, min(self._prefetch.limit - len(self.ready), max(1, left // self._mean_bytes)))
 
     def is_half_empty(self) -> bool:
         """Whether it is worth a trip to bring more."""
-        return len(self.ready) <= self._share // 2
+        return len(self.ready) <= self._prefetch.limit // 2
 
     def arrived(self, new: list[Held]) -> None:
         """Make messages ready, in the order of the stream."""
@@ -158,6 +160,10 @@ class Membership:
         counters.received += len(new)
         counters.redelivered += sum(held.delivery.count > 1 for held in new)
         self.shared.last_read = now()
+        self._prefetch.came()
+        at = lease_now()
+        for held in new:
+            held.came_at = at
         in_order = not self.ready or _order(self.ready[-1]) < _order(new[0])
         self.ready.extend(new)
         if not in_order:

@@ -27,8 +27,9 @@ class StepRedisMessage:
         group: The group it was delivered to.
         id: The entry's id, as in ``"1700000000000-0"``. A message that was redriven has the id that
             it was first published with.
-        delivery_count: How many times it was delivered within the group, this time included;
-            after redriving it begins at 1 again.
+        delivery_count: How many times it was delivered within the group, this time included, also
+            those times that do not count as failed since the consumer died or was stopped. After
+            redriving it begins at 1 again.
     """
 
     def __init__(self, case: Case) -> None:

@@ -122,7 +122,7 @@ class Settler:
             else:
                 self._membership.member.settled(held)
         self._membership.shared.last_settled = now()
-        if settlement.attempt is Attempt.PARK and self._membership.is_open:
+        if settlement.is_due_soon and self._membership.is_open:
             # It may be due before the next beat.
             self._membership.ring()
 
@@ -160,7 +160,7 @@ def _withdraw(tried: Iterable[Held]) -> None:
 
 def _why_lost(settlement: Settlement) -> str:
     if any(held.settling or held.outcome is Outcome.SETTLED for held in settlement.held):
-        return "the message was settled already"
+        return "the message was settled already, or given up since its handling took too long"
     if settlement.outcome is Outcome.UNKNOWN:
         return "the lease ended while a reply was lost: the message may have been settled, or not"
     return "the message is not this consumer's any more; it is delivered again"
