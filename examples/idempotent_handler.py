@@ -4,7 +4,8 @@
 
 A message is delivered again if its process dies between the handler's effect and the
 acknowledgement. Here that is forced: the handler fails right after it has booked the payment. The
-payment is booked once all the same, since the database knows the message's id.
+payment is booked once all the same, since the database knows the message's id. That the handler
+failed is logged.
 
 It brings its own server; STEP_REDIS_URL=redis://... makes it use yours.
 """

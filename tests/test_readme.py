@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+import redis as redis_py
 
 import step_redis
 from step_redis.sync import (
@@ -66,7 +67,9 @@ def test_programs_run(program, server, key):
         assert "there is no such stream" in out
         assert "may have been" not in out
     if "consumer in" in program:
-        assert out == "shipped {'number': 19}\n"
+        assert out == "shipped 19\n"
+    if "health" in program:
+        assert out.startswith("False 0 None\n")
 
 
 def test_the_consumer_from_zero_to_dead_letters(server, redis, key, wait_until):
@@ -98,7 +101,7 @@ def test_the_consumer_from_zero_to_dead_letters(server, redis, key, wait_until):
 
 def test_there_are_programs():
     """Both flavours are shown, and the blocks are found."""
-    assert len(PROGRAMS) == 8
+    assert len(PROGRAMS) == 9
 
 
 def done(counters):
@@ -137,6 +140,10 @@ def test_the_user_with_few_rights(server, redis, key, wait_until):
             assert health.error is None
             assert health.streams[0].pending == 0
             assert len(stream.redrive(key, "billing")) == 1
+            with redis_py.Redis(connection_pool=pool.get_pool()) as client:
+                for command in (["FLUSHALL"], ["KEYS", "*"], ["SHUTDOWN"], ["GET", "other"]):
+                    with pytest.raises(redis_py.exceptions.NoPermissionError):
+                        client.execute_command(*command)
     finally:
         redis.execute_command("ACL", "DELUSER", user)
 

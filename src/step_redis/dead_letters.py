@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from step_redis.codec import HEADER_PREFIX
 from step_redis.commands import is_entry_id
 
-__all__ = ["DELIVERED_FIELDS", "comes_from", "dead_letter_fields", "original_id", "text_of"]
+__all__ = [
+    "DELIVERED_FIELDS",
+    "comes_from",
+    "dead_letter_fields",
+    "original_id",
+    "provenance",
+    "text_of",
+    "without_provenance",
+]
 
 _PREFIX = "_step:dead:"
 """What the names of the headers begin with; headers that users give cannot."""
@@ -63,6 +71,17 @@ def comes_from(fields: Sequence[bytes], stream: str, group: str) -> bool:
         said.get(f"{_FIELD}stream".encode()) == stream.encode()
         and said.get(f"{_FIELD}group".encode()) == group.encode()
     )
+
+
+def provenance(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return what the headers of a dead letter say of where it came from."""
+    said = [(name, text) for name, text in headers.items() if name.startswith(_PREFIX)]
+    return {name.removeprefix(_PREFIX): text for name, text in said}
+
+
+def without_provenance(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that the user gave."""
+    return {name: text for name, text in headers.items() if not name.startswith(_PREFIX)}
 
 
 def text_of(error: BaseException) -> str:

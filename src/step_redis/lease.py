@@ -14,7 +14,11 @@ import attrs
 
 from step_redis.messages import Delivery
 
-__all__ = ["Attempt", "Held", "Member", "Outcome"]
+__all__ = ["STRANDED_SECONDS", "Attempt", "Held", "Member", "Outcome"]
+
+
+STRANDED_SECONDS = 15
+"""After how long a message counts as stranded that its consumer does not know."""
 
 
 class Outcome(Enum):
@@ -65,6 +69,8 @@ class Member:
     """Names under which a reply was lost: what they hold has to be moved to a fresh one."""
     held: dict[str, Held] = attrs.field(factory=dict)
     _ends_at: float = 0
+    _unknown: tuple[str, float] = ("", 0)
+    """A message that is pending under its name and that it does not hold, and since when."""
 
     def fresh_name(self) -> str:
         """Return a name that was never used: a token that only its owner knows makes it so."""
@@ -159,6 +165,18 @@ class Member:
         for held in before:
             self._end(held, Outcome.SETTLED)
         return self._hold(deliveries)
+
+    def is_stranded(self, lowest: str, at: float) -> bool:
+        """Whether the lowest id that is pending under its name has long been unknown to it.
+
+        No reply takes so long. It is how a consumer looks to which a server that has forgotten
+        its latest writes gives back what was settled, as after a failover.
+        """
+        if not lowest or lowest in self.held:
+            self._unknown = ("", at)
+        elif self._unknown[0] != lowest:
+            self._unknown = (lowest, at)
+        return at - self._unknown[1] > STRANDED_SECONDS and bool(self._unknown[0])
 
     def settled(self, held: Held) -> None:
         """A settlement was confirmed.

@@ -61,6 +61,8 @@ class Polled:
     """How many messages were put aside that dead consumers had left."""
     removed: int
     """How many dead consumers were removed."""
+    lowest: str
+    """The lowest id that was pending with the caller before, or ""."""
     deliveries: list[Delivery]
 
 
@@ -145,8 +147,8 @@ def read_messages(rows: Iterable[Any]) -> list[Delivery]:
 
 def read_polled(reply: Sequence[Any]) -> Polled:
     """Return what a poll that succeeded replied."""
-    _, next_due_ms, parked, removed, *rows = reply
-    return Polled(next_due_ms, parked, removed, read_messages(rows))
+    _, next_due_ms, parked, removed, lowest, *rows = reply
+    return Polled(next_due_ms, parked, removed, lowest.decode(), read_messages(rows))
 
 
 def _rising(ids: Iterable[str]) -> list[str]:

@@ -90,9 +90,9 @@ class Crew:
     async def end(self, grace_seconds: float) -> None:
         """Wait for handlers that are under way, so long; then end those that can be ended."""
         if not await self._workers_ended(grace_seconds):
-            can_end = [worker.cancel() for worker in self._workers]
+            can_end = self.cancel()
             self.hurry = False
-            if not await self._workers_ended(_CANCEL_SECONDS if any(can_end) else 0):
+            if not await self._workers_ended(_CANCEL_SECONDS if can_end else 0):
                 self._logger.warning(
                     "%d handlers of %s did not end in time; their messages are handed back, and"
                     " delivered again",
@@ -100,6 +100,11 @@ class Crew:
                 )
         with self._guard:
             self.handling.clear()
+
+    def cancel(self) -> bool:
+        """Ask handlers to end at once; return whether that can help."""
+        can_end = [worker.cancel() for worker in self._workers]
+        return any(can_end)
 
     async def _workers_ended(self, seconds: float) -> bool:
         deadline = Deadline.after(seconds)

@@ -17,6 +17,9 @@ POLL_SECONDS = 0.5
 """How often the lease is renewed and due messages are looked for: what is handed back is taken by
 another consumer within a second."""
 
+UNUSABLE_SECONDS = 5.0
+"""How often it is tried again to redrive from a key that cannot be used."""
+
 DORMANT_SECONDS = 1.0
 """How often redriven messages are looked for."""
 
@@ -38,6 +41,7 @@ class Keeper:
         self._membership = membership
         shared, options = membership.shared, membership.shared.options
         self._was_member = False
+        self._told = False
         self._outage = Outage(
             f"the consumer of {membership.stream!r} in group {membership.group!r}",
             options.outage_limit_seconds,
@@ -70,7 +74,7 @@ class Keeper:
             try:
                 seconds = await self._beat(began)
             except StepRedisError as error:
-                seconds = self._outage.failed(error, now())
+                seconds = self._failed(error)
                 self._membership.rung = False
             else:
                 self._outage.over(now())
@@ -79,7 +83,21 @@ class Keeper:
                 if seconds > 0 and not self._membership.rung and not self._membership.is_ending:
                     await self._membership.alarm.wait(seconds)
                 self._membership.rung = False
+            self._membership.shared.tell()
             self._look_at_delay(lease_now() - due)
+
+    def _failed(self, error: StepRedisError) -> float:
+        """Return in how many seconds to try again; raise what does not pass by itself."""
+        if not self._membership.redrives or passes_by_itself(error):
+            return self._outage.failed(error, now())
+        # What comes from the stream itself goes on without what is redriven.
+        if not self._told:
+            self._told = True
+            self._membership.shared.logger.error(
+                "dead letters of %r are not delivered again while this lasts: %s",
+                *(self._membership.stream, error),
+            )
+        return UNUSABLE_SECONDS
 
     def _look_at_delay(self, seconds: float) -> None:
         if seconds > STARVED_SECONDS:
@@ -202,6 +220,8 @@ class Keeper:
                 self._membership.was_lost()
                 return 0
             self._membership.arrived(new)
+            if self._membership.member.is_stranded(polled.lowest, lease_now()):
+                self._membership.broke(name)
             self._membership.shared.counters.taken_over += polled.parked
             self._membership.shared.counters.consumers_removed += polled.removed
             self._membership.more_due = polled.next_due_ms == 0

@@ -39,6 +39,17 @@ class Shared:
     counters: Counters = attrs.field(factory=Counters)
     last_read: float | None = None
     last_settled: float | None = None
+    _untold: deque[tuple[str, tuple[object, ...]]] = attrs.field(factory=deque)
+
+    def tell_later(self, text: str, *about: object) -> None:
+        """Log a warning soon. Logging may take long, so the guard is never held meanwhile."""
+        self._untold.append((text, about))
+
+    def tell(self) -> None:
+        """Log what is to be told; the guard is not held."""
+        while self._untold:
+            text, about = self._untold.popleft()
+            self.logger.warning(text, *about)
 
     @property
     def is_over(self) -> bool:
@@ -120,6 +131,7 @@ class Membership:
 
     def open(self) -> None:
         """Bring messages."""
+        self.changed.attach()
         self.is_open = True
         self.changed.wake()
         self.ring()
@@ -128,6 +140,11 @@ class Membership:
         """Bring no more messages; the lease is kept. What is ready is to be handed back."""
         self.is_open = False
         self.changed.wake()
+
+    def close_from_anywhere(self) -> None:
+        """Do as `close` does, without the guard."""
+        self.is_open = False
+        self.changed.wake_from_anywhere()
 
     def end(self) -> None:
         """Let `keep` and `read` end."""
@@ -219,7 +236,7 @@ class Membership:
         self.ready.clear()
         self._ready_bytes = 0
         self.shared.counters.leases_lost += 1
-        self.shared.logger.warning(
+        self.shared.tell_later(
             "%s lost its lease in group %r of stream %r: %s. The %d messages that it held are"
             " delivered again; it joins anew",
             *(self.member.base, self.group, self.stream, why, count),

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator, Callable, Iterable
 from contextlib import nullcontext
+from itertools import chain, islice
 from secrets import token_hex
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -20,7 +21,6 @@ from step_redis.errors import ConfigurationError, PoolClosedError, StepRedisErro
 from step_redis.failures import Subject, told
 from step_redis.health import (
     ConsumerHealth,
-    StreamHealth,
     health_commands,
     is_stuck,
     stream_health,
@@ -205,6 +205,8 @@ class StepRedisConsumer:
         other consumers get it within a second; handlers may go on for ``grace_seconds``.
         """
         self._shared.stopping = True
+        for branch in self._branches:
+            branch.membership.close_from_anywhere()
         self._shared.changed.wake_from_anywhere()
         self._shared.arrivals.wake_from_anywhere()
 
@@ -220,24 +222,24 @@ class StepRedisConsumer:
         every second. A server that does not answer within about a second is no failure of this
         call: ``error`` says so.
         """
-        streams: list[StreamHealth] = []
+        own = [branch for branch in self._branches if not branch.membership.redrives]
+        asked = [
+            health_commands(branch.membership.keys, self._group, branch.dead) for branch in own
+        ]
         error = None
-        for branch in self._branches:
-            membership = branch.membership
-            if membership.redrives:
-                continue
-            commands = health_commands(membership.keys, self._group, branch.dead)
-            if error is not None:
-                # Nor would this one be answered.
-                streams.append(StreamHealth(stream=membership.stream))
-                continue
-            try:
-                replies = self._connections.call(
-                    *commands, within=_HEALTH_SECONDS, seconds=_HEALTH_SECONDS
-                )
-            except StepRedisError as failure:
-                replies, error = [None] * len(commands), str(failure)
-            streams.append(stream_health(membership.stream, self._group, replies))
+        try:
+            replies = self._connections.call(
+                *chain.from_iterable(asked), within=_HEALTH_SECONDS, seconds=_HEALTH_SECONDS
+            )
+        except StepRedisError as failure:
+            replies, error = [None] * sum(map(len, asked)), str(failure)
+        answers = iter(replies)
+        streams = [
+            stream_health(
+                branch.membership.stream, self._group, list(islice(answers, len(commands)))
+            )
+            for branch, commands in zip(own, asked, strict=True)
+        ]
         with self._guard:
             shared, at = self._shared, now()
             started = [one.case.time.started_at for one in self._crew.handling.values()]
@@ -338,8 +340,10 @@ class StepRedisConsumer:
                     branch.membership.let_go()
                 self._state = "ended"
                 self._shared.changed.wake()
+            self._crew.cancel()
             for job in self._jobs:
                 job.cancel()
+            self._shared.tell()
             if self._owns_readers:
                 self._connections.aclose_readers()
 

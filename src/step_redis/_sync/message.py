@@ -9,6 +9,7 @@ from typing import Any
 from step_redis.arguments import check_name, shown
 from step_redis.codec import Decoded
 from step_redis.commands import entry_id
+from step_redis.dead_letters import provenance, without_provenance
 from step_redis.errors import ConfigurationError, LeaseLost
 from step_redis.keys import same_slot
 
@@ -50,8 +51,17 @@ class StepRedisMessage:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers it was published with; a redriven message has those of its dead letter."""
-        return self._decoded.headers
+        """The headers it was published with."""
+        return without_provenance(self._decoded.headers)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What its dead letter said, if it was redriven; empty otherwise.
+
+        ``stream``, ``id``, ``group``, ``consumer``, ``deliveries``, ``error-type``, ``error``,
+        ``first-delivered`` and ``last-delivered`` (ms since 1970 by the server's clock).
+        """
+        return provenance(self._decoded.headers)
 
     @property
     def error(self) -> str | None:

@@ -11,7 +11,7 @@
 --         programs made them; -1 for never
 --
 -- Returns {'OK', ms until the next parked message is due or -1, messages parked that dead consumers
--- had, consumers removed, {id, count, lost deliveries, fields}, ...}.
+-- had, consumers removed, the lowest id that was pending with the caller or '', {id, count, lost deliveries, fields}, ...}.
 -- include group.lua
 -- include fence.lua
 lease(caller, tonumber(ARGV[3]))
@@ -101,7 +101,8 @@ end
 
 if not alive(SWEEP) then sweep() end
 
-local result = {'OK', -1, parked, removed}
+local lowest = pending(caller, 1)[1]
+local result = {'OK', -1, parked, removed, lowest and lowest[1] or ''}
 local ids = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, ARGV[4])
 local claim, counts, gone = {'XCLAIM', stream, group, caller, 0}, {}, {}
 for _, id in ipairs(ids) do
