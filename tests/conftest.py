@@ -1,12 +1,14 @@
 """Fixtures: which server, which flavour, and what every test gets of its own."""
 
 import asyncio
+import gc
 import inspect
 import os
 import re
 import shutil
 import time
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -40,6 +42,10 @@ def _docker_can_run(image: str) -> bool:
     try:
         client = docker.from_env(timeout=5)
     except DockerException:
+        with warnings.catch_warnings():
+            # It leaves a socket to the garbage collector, which would warn amid some test.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
         return False
     try:
         for name in (image, *ryuk):
@@ -165,6 +171,14 @@ async def pool(flavour: Flavour, params: StepRedisPoolParams) -> AsyncIterator[A
 async def stream(flavour: Flavour, pool: Any) -> AsyncIterator[Any]:
     async with flavour.stream(pool) as stream:
         yield stream
+
+
+@pytest.fixture
+async def release() -> AsyncIterator[asyncio.Event]:
+    """What handlers wait for that hang until the test lets them go, at its end at the latest."""
+    event = asyncio.Event()
+    yield event
+    event.set()
 
 
 @pytest.fixture

@@ -19,19 +19,22 @@ class Prefetch:
     least: int
     most: int
     limit: int = attrs.field(init=False)
-    _longest_wait: float = 0
+    _longest_wait: float | None = None
+    """Of what was taken since messages came; None if nothing was."""
 
     def __attrs_post_init__(self) -> None:
         self.limit = self.least
 
     def taken(self, waited_seconds: float) -> None:
         """A message was taken that had been ready for so long."""
-        self._longest_wait = max(self._longest_wait, waited_seconds)
+        self._longest_wait = max(self._longest_wait or 0, waited_seconds)
 
     def came(self) -> None:
         """More messages came."""
-        if self._longest_wait > _LONG_SECONDS:
+        waited, self._longest_wait = self._longest_wait, None
+        if waited is None:
+            return
+        if waited > _LONG_SECONDS:
             self.limit = max(self.least, self.limit // 2)
-        elif self._longest_wait < _SHORT_SECONDS:
+        elif waited < _SHORT_SECONDS:
             self.limit = min(self.most, 2 * self.limit)
-        self._longest_wait = 0
