@@ -96,6 +96,20 @@ def servers(session: nox.Session) -> None:
         session.error(f"failed on {', '.join(failed)}")
 
 
+@nox.session(requires=["build"])
+def torture(session: nox.Session) -> None:
+    """Kill and freeze consumers and servers: `-- --seconds 3600 --server PATH --seed 1`.
+
+    Without arguments it takes a minute, and then some for each bug that is planted to be found.
+    """
+    _install_wheel(session)
+    if session.posargs:
+        session.run("python", "tests/torture/run.py", *session.posargs)
+        return
+    whole = {"STEP_REDIS_TORTURE_SECONDS": "60", "STEP_REDIS_TORTURE_PLANTS": "1"}
+    session.run("pytest", "-rP", "tests/torture", env=whole)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format; `-- fix` mends what ruff can."""

@@ -153,6 +153,25 @@ class Flavour:
     def stream(self, pool: Any, logger: logging.Logger | None = None, **options: Any) -> Any:
         return self.make("StepRedisStream", pool, logger, **options)
 
+    def consumer(
+        self,
+        pool: Any,
+        streams: Any,
+        group: str = "g",
+        *,
+        logger: logging.Logger | None = None,
+        default: Callable[[Any], Any] | None = None,
+        foreign: str = "str",
+        **options: Any,
+    ) -> Any:
+        """Make a consumer; what is not its own parameter is one of `ConsumerOptions`.
+
+        A test that fails leaves its handlers hanging, which are not to be waited for too long.
+        """
+        made = step_redis.ConsumerOptions(**{"grace_seconds": 3} | options)
+        kept = {"logger": logger, "default": default, "foreign": foreign}
+        return self.make("StepRedisConsumer", pool, streams, group, options=made, **kept)
+
     def adapt(self, made: Any) -> Any:
         """Let all calls of another object of this flavour be awaited: a client of `redis`, say."""
         return made if self._threads is None else Adapter(self._threads, made)

@@ -22,6 +22,8 @@ from step_redis.errors import (
     DecodeError,
     EncodeError,
     GroupNotFoundError,
+    HandlerTimeoutError,
+    LeaseLost,
     MessageError,
     NotAStreamError,
     OperationTimeoutError,
@@ -84,6 +86,8 @@ TREE = {
     MessageError: (StepRedisError,),
     EncodeError: (MessageError, redis.exceptions.DataError),
     DecodeError: (MessageError,),
+    LeaseLost: (MessageError,),
+    HandlerTimeoutError: (MessageError, builtins.TimeoutError),
 }
 
 every_error = pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)

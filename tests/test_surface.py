@@ -12,7 +12,8 @@ import step_redis
 import step_redis.sync
 from step_redis import errors
 
-CLASSES = ["StepRedisPool", "StepRedisStream"]
+CLASSES = ["StepRedisConsumer", "StepRedisMessage", "StepRedisPool", "StepRedisStream"]
+MANAGERS = set(CLASSES) - {"StepRedisMessage"}
 
 
 def public_methods(cls):
@@ -67,9 +68,9 @@ def test_same_methods(name):
         assert shape(function) == shape(twin)
         assert function.__doc__ == twin.__doc__
         assert not inspect.iscoroutinefunction(twin)
-    assert hasattr(ours, "__aenter__")
-    assert hasattr(theirs, "__enter__")
-    assert not hasattr(theirs, "__aenter__")
+    assert hasattr(ours, "__aenter__") is hasattr(theirs, "__enter__") is (name in MANAGERS)
+    assert hasattr(ours, "__aiter__") is hasattr(theirs, "__iter__")
+    assert not any(hasattr(theirs, left) for left in ("__aenter__", "__aiter__"))
 
 
 def test_positional_order_of_the_architecture():
@@ -123,13 +124,18 @@ def test_backends_have_the_same_shape():
     aio = importlib.import_module("step_redis._backend.aio")
     threads = importlib.import_module("step_redis._backend.threads")
     assert aio.__all__ == threads.__all__
-    for name in ("Places", "Job"):
+    for name in ("Guard", "HandlingTime", "Job", "Places", "Signal", "Worker"):
         methods, twins = public_methods(getattr(aio, name)), public_methods(getattr(threads, name))
-        assert methods.keys() == twins.keys()
+        assert methods.keys() - {"__init__"} == twins.keys() - {"__init__"}
         for method in methods.keys() - {"__init__"}:
             assert list(inspect.signature(methods[method]).parameters) == list(
                 inspect.signature(twins[method]).parameters
             )
+    for name in ("check_handler", "is_being_cancelled", "read_reply", "signals_call", "start"):
+        function, twin = getattr(aio, name), getattr(threads, name)
+        assert list(inspect.signature(function).parameters) == list(
+            inspect.signature(twin).parameters
+        )
 
 
 def test_run_time_dependencies():

@@ -364,6 +364,9 @@ class StepRedisConsumer:
                     *(self.name, branch.membership.group, branch.membership.stream),
                     *(self._options.lease_seconds, error),
                 )
+                if deadline.passed:
+                    # The others would wait for the same server.
+                    return
 
 
 def _since(moment: float | None, at: float) -> float | None:
