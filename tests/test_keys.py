@@ -1,65 +1,90 @@
-"""Derived keys lie in the Cluster slot of their stream."""
+"""Names of derived keys: beside their stream, in its Cluster slot."""
+
+import itertools
 
 import pytest
 from redis.crc import key_slot
+from redis.exceptions import RedisError
 
 from step_redis import ConfigurationError
-from step_redis.keys import (
-    GroupKeys,
-    dead_letter_stream,
-    derived_key,
-    redrive_group,
-    same_slot,
-)
+from step_redis.keys import GroupKeys, dead_letter_stream, derived_key, redrive_group, same_slot
+
+NAMES = [
+    "orders",
+    "app:eu:orders",
+    "app:{eu}:orders",
+    "{orders}",
+    "{a}{b}",
+    "Größe",
+    "a b",
+    "x}{y}",
+]
 
 
 @pytest.mark.parametrize(
     ("stream", "dead"),
     [
         ("orders", "{orders}.dead"),
+        ("app:eu:orders", "{app:eu:orders}.dead"),
         ("app:{eu}:orders", "app:{eu}:orders.dead"),
-        ("{eu}", "{eu}.dead"),
-        ("{a}{b", "{a}{b.dead"),
-        ("}{a}x{", "}{a}x{.dead"),
-        ("größe", "{größe}.dead"),
+        ("{orders}", "{orders}.dead"),
+        ("{a}{b}", "{a}{b}.dead"),
+        ("x}{y}", "x}{y}.dead"),
     ],
 )
-def test_a_derived_key_lies_in_the_slot_of_its_stream(stream, dead):
-    """A plain name becomes the hash tag, a hash tag is kept."""
+def test_dead_letter_stream(stream, dead):
+    """A name without a hash tag becomes one; a name with one keeps it."""
     assert dead_letter_stream(stream) == dead
-    assert key_slot(stream.encode()) == key_slot(dead.encode())
-    assert same_slot(stream, dead)
 
 
-@pytest.mark.parametrize("stream", ["a{}b", "a{b", "a}b", "{}", "{}{b}"])
-def test_braces_that_are_no_hash_tag_are_refused(stream):
-    """No key beside such a stream can share its slot: the error says which name could."""
-    with pytest.raises(ConfigurationError, match=r"\{tag\}") as failure:
+@pytest.mark.parametrize("stream", NAMES)
+def test_every_derived_key_shares_the_slot(stream):
+    """Keys beside a stream lie in its slot, whatever the group is called."""
+    for group in ("g", "{g}", "}", "{", "a b", "ü"):
+        keys = GroupKeys.of(stream, group)
+        names = [keys.stream, keys.leases, keys.due, keys.attempts, keys.checkpoint]
+        assert keys.stream == stream
+        assert len(set(names)) == 5
+        assert all(same_slot(stream, name) for name in names)
+    assert same_slot(stream, dead_letter_stream(stream))
+    assert same_slot(stream, derived_key(dead_letter_stream(stream), "due:g"))
+
+
+@pytest.mark.parametrize("stream", ["a{b", "a}b", "{}", "a{}b", "{", "}", "{}{a}", "{}a}", "a}b{"])
+def test_braces_that_are_no_hash_tag(stream):
+    """A name beside which no key can share the slot is refused, and what would do is said."""
+    with pytest.raises(ConfigurationError, match="braces that are no hash tag") as caught:
         derived_key(stream, "dead")
-    assert repr(stream) in str(failure.value)
+    assert repr(stream) in str(caught.value)
+    assert "app:{tag}:name" in str(caught.value)
 
 
-def test_keys_of_a_group():
-    """Each group has records of its own, all in the slot."""
-    keys = GroupKeys.of("orders", "billing")
-    assert keys.group == (
-        "orders",
-        "{orders}.leases:billing",
-        "{orders}.due:billing",
-        "{orders}.attempts:billing",
-    )
-    assert keys.checkpoint == "{orders}.checkpoint:billing"
-    assert all(same_slot("orders", key) for key in (*keys.group, keys.checkpoint))
-    weird = GroupKeys.of("orders", "a{b}c")
-    assert all(same_slot("orders", key) for key in (*weird.group, weird.checkpoint))
-
-
-def test_redrive_groups_are_told_apart():
-    """No two groups of streams share one, whatever is in their names."""
-    pairs = [("b@c", "a"), ("c", "a@b"), ("c", "a%40b"), ("a", "b"), ("b", "a")]
-    assert len({redrive_group(stream, group) for stream, group in pairs}) == len(pairs)
-
-
-def test_other_slots():
-    """Names without a common tag lie in different slots."""
+def test_slots_of_the_specification():
+    """The slots are those that the Cluster specification gives."""
+    assert key_slot(b"123456789") == 0x31C3
+    assert same_slot("{user1000}.following", "{user1000}.followers")
+    assert same_slot("foo{{bar}}zap", "{bar")
+    assert same_slot("foo{bar}{zap}", "bar")
     assert not same_slot("orders", "orders.dead")
+
+
+def test_slots_are_those_of_the_server(private_server):
+    """A server computes the same slots."""
+    server = private_server("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+    with server.client() as client:
+        for name in [*NAMES, "a{b", "{}a", "a{}b", "123456789"]:
+            try:
+                slot = client.execute_command("CLUSTER", "KEYSLOT", name)
+            except RedisError as error:
+                pytest.fail(f"{name}: {error}")
+            assert slot == key_slot(name.encode()), name
+    for one, other in itertools.combinations(NAMES, 2):
+        assert same_slot(one, other) == (key_slot(one.encode()) == key_slot(other.encode()))
+
+
+def test_groups_for_redriving():
+    """Each pair of stream and group has one of its own, and no two share one."""
+    pairs = [*itertools.product(["a", "b@a", "a@b", "%40"], ["g", "g@a", "@", "%40", "a b", "ü"])]
+    names = {redrive_group(stream, group) for stream, group in pairs}
+    assert len(names) == len(pairs)
+    assert all(name.startswith("_step:redrive:") for name in names)

@@ -1,6 +1,7 @@
 """Types are API: what users write, checked by mypy and pyright; not run."""
 
 import asyncio
+import datetime as dt
 import logging
 from typing import Any, assert_type
 
@@ -15,6 +16,62 @@ params = StepRedisPoolParams(host="redis.example.com", port=6380, ssl_enable=Tru
 from_url: StepRedisPoolParams = StepRedisPoolParams.from_url("redis://localhost", db=1)
 from_env: StepRedisPoolParams = StepRedisPoolParams.from_env()
 logger = logging.getLogger("example")
+
+
+options = step_redis.ConsumerOptions(
+    concurrency=16,
+    retry=step_redis.RetryPolicy(delays=[0.1, 1], non_retryable=(KeyError, TypeError)),
+    on_group_lost="resume",
+)
+step_redis.ConsumerOptions(retry=step_redis.RetryPolicy(delays=5))
+step_redis.RetryPolicy(delays=step_redis.Exponential(first_seconds=0.5), non_retryable=[KeyError])
+step_redis.ConsumerOptions(on_group_lost="never")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def handle(message: step_redis.StepRedisMessage) -> None:
+    assert_type(message.id, str)
+    assert_type(message.data, dict[Any, Any])
+    assert_type(message.headers, dict[str, str])
+    assert_type(message.provenance, dict[str, str])
+    assert_type(message.error, str | None)
+    assert_type(message.delivery_count, int)
+    assert_type(message.published_at, dt.datetime | None)
+    assert_type(await message.forward("{s}.t", {"data": 1}), str | None)
+    await message.nack(1.5)
+    await message.reject("why")
+    await message.extend()
+    message.ack()  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+
+
+async def consume(pool: step_redis.StepRedisPool) -> None:
+    async with step_redis.StepRedisConsumer(pool, "s", "g", options=options) as consumer:
+        assert_type(consumer, step_redis.StepRedisConsumer)
+        await consumer.run(handle, signals=True)
+        await consumer.run(handle_blocking)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        async for message in consumer:
+            assert_type(message, step_redis.StepRedisMessage)
+            await message.ack()
+        consumer.stop()
+        health = await consumer.health()
+        assert_type(health, step_redis.ConsumerHealth)
+        assert_type(health.streams, tuple[step_redis.StreamHealth, ...])
+        assert_type(health.streams[0].lag, int | None)
+        assert_type(health.counters, step_redis.Counters)
+    step_redis.StepRedisConsumer(pool, ["s", "t"], "g")
+
+
+def handle_blocking(message: step_redis.sync.StepRedisMessage) -> None:
+    assert_type(message.forward("{s}.t", {"data": 1}), str | None)
+    message.ack()
+
+
+def consume_blocking(pool: step_redis.sync.StepRedisPool) -> None:
+    with step_redis.sync.StepRedisConsumer(pool, "s", "g", options=options) as consumer:
+        consumer.run(handle_blocking, signals=True)
+        for message in consumer:
+            assert_type(message, step_redis.sync.StepRedisMessage)
+            message.ack()
+        assert_type(consumer.health(), step_redis.ConsumerHealth)
 
 
 async def in_asyncio() -> None:
@@ -38,6 +95,7 @@ async def in_asyncio() -> None:
             assert_type(await stream.receive_pending("s", "g", "c"), list[ReceivedMessage])
             assert_type(await stream.claim_messages("s", "g", "c", 1000), list[ReceivedMessage])
             assert_type(await stream.acknowledge_message("s", "g", ["1-1", "1-2"]), int)
+            assert_type(await stream.redrive("s", "g", ids=["1-1"], limit=5), list[str])
             assert_type(await stream.ping(), bool)
             assert_type(await stream.set_ttl("s", 10), bool)
             stream.ping()  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
