@@ -11,6 +11,7 @@ from step_redis.keys import GroupKeys
 __all__ = [
     "ConsumerHealth",
     "Counters",
+    "Probe",
     "StreamHealth",
     "health_commands",
     "is_stuck",
@@ -108,6 +109,24 @@ class ConsumerHealth:
     longest_handling_seconds: float
     streams: tuple[StreamHealth, ...]
     counters: Counters
+
+
+@attrs.define
+class Probe:
+    """What a server is asked, and what it answers if it does."""
+
+    commands: tuple[Command, ...]
+    error: str | None = "the server did not answer in time"
+    _replies: list[Any] = attrs.field(factory=list)
+
+    def answered(self, replies: list[Any]) -> None:
+        """Take note of the answers."""
+        self._replies, self.error = replies, None
+
+    @property
+    def replies(self) -> list[Any]:
+        """The answers; None for each without one."""
+        return self._replies or [None] * len(self.commands)
 
 
 def health_commands(keys: GroupKeys, group: str, dead: str) -> tuple[Command, ...]:

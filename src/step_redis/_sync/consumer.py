@@ -21,6 +21,7 @@ from step_redis.errors import ConfigurationError, PoolClosedError, StepRedisErro
 from step_redis.failures import Subject, told
 from step_redis.health import (
     ConsumerHealth,
+    Probe,
     health_commands,
     is_stuck,
     stream_health,
@@ -226,14 +227,12 @@ class StepRedisConsumer:
         asked = [
             health_commands(branch.membership.keys, self._group, branch.dead) for branch in own
         ]
-        error = None
-        try:
-            replies = self._connections.call(
-                *chain.from_iterable(asked), within=_HEALTH_SECONDS, seconds=_HEALTH_SECONDS
-            )
-        except StepRedisError as failure:
-            replies, error = [None] * sum(map(len, asked)), str(failure)
-        answers = iter(replies)
+        probe = Probe(tuple(chain.from_iterable(asked)))
+        # A connection that is being made has a time of its own, which may be much longer.
+        probing = threads.start_worker(f"step_redis probe of {self.name}", self._probe, probe)
+        if not probing.finished(2 * _HEALTH_SECONDS):
+            probing.cancel()
+        answers, error = iter(probe.replies), probe.error
         streams = [
             stream_health(
                 branch.membership.stream, self._group, list(islice(answers, len(commands)))
@@ -260,6 +259,16 @@ class StepRedisConsumer:
         timeout = self._options.handler_timeout_seconds or 0
         stuck = is_stuck(health, idle_seconds, max(self._options.stuck_seconds, timeout))
         return attrs.evolve(health, stuck=stuck)
+
+    def _probe(self, probe: Probe) -> None:
+        try:
+            probe.answered(
+                self._connections.call(
+                    *probe.commands, within=_HEALTH_SECONDS, seconds=_HEALTH_SECONDS
+                )
+            )
+        except StepRedisError as error:
+            probe.error = str(error)
 
     def _start(self, handle: threads.Handler[StepRedisMessage] | None) -> None:
         """Let messages be brought: to `run` if there is a handler, else to an iteration."""
