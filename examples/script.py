@@ -1,4 +1,4 @@
-"""A blocking script: works through what is in a stream, and ends when nothing is left.
+"""A blocking script: works through what is in a stream when it starts, and ends.
 
     python examples/script.py
 
@@ -19,20 +19,13 @@ from step_redis.sync import (
 )
 
 
-def nothing_left(consumer: StepRedisConsumer) -> bool:
-    """Whether the group has nothing more to do, delayed messages included."""
-    [stream] = consumer.health().streams
-    # Redis 6.2 does not tell the lag.
-    return stream.pending == 0 and not stream.lag
-
-
 def work(url: str) -> int:
     """Publish some numbers, then add them up; return the sum."""
     total = 0
     with StepRedisPool(StepRedisPoolParams.from_url(url)) as pool:
         with StepRedisStream(pool) as stream:
             for number in range(1, 101):
-                stream.publish_message("numbers", {"number": number})
+                last = stream.publish_message("numbers", {"number": number})
         with StepRedisConsumer(pool, "numbers", "adding") as consumer:
             for message in consumer:
                 if message.error is not None:
@@ -40,7 +33,7 @@ def work(url: str) -> int:
                 else:
                     total += message.data["number"]
                     message.ack()
-                if nothing_left(consumer):
+                if message.id == last:
                     break
     return total
 

@@ -1,11 +1,15 @@
-"""Health: what a probe is told, whether the consumer makes progress or not."""
+"""Health: what a consumer says of itself and of its groups, at a cost that does not grow."""
 
 import asyncio
+import time
 
 import attrs
 import pytest
 
-from consuming import Recorder, counted, running
+from consuming import Recorder, counted, holders, is_settled, members, running
+from step_redis import RetryPolicy, StepRedisPoolParams
+
+TOKEN = "0123456789abcdef"
 
 
 @pytest.fixture
@@ -19,164 +23,204 @@ async def publish(stream, key):
     return publish
 
 
-async def test_an_idle_consumer(flavour, pool, key, publish, until):
-    """It runs, holds nothing, has never read or settled, and is not stuck."""
-    consumer = flavour.consumer(pool, key)
-    assert not (await consumer.health()).running
-    async with running(consumer, Recorder()):
-        await until(lambda: is_running(consumer))
-        health = await consumer.health()
-        assert (health.stuck, health.error, health.ready, health.handling) == (False, None, 0, 0)
-        assert health.seconds_since_read is None
-        assert health.seconds_since_settled is None
-        [stream] = health.streams
-        assert (stream.stream, stream.pending, stream.delayed, stream.dead_letters) == (
-            key,
-            0,
-            0,
-            0,
-        )
-        assert stream.oldest_pending_seconds is None
-    assert not (await consumer.health()).running
-
-
-async def is_running(consumer):
-    return (await consumer.health()).running
-
-
-async def test_the_figures(flavour, pool, key, publish, until):
-    """One message is handled, one delayed, one dead; the lag is what nobody has read."""
+async def test_before_it_runs(flavour, pool, key, publish):
+    """A consumer that was not started tells what the server knows."""
     await publish(3)
-    gate = asyncio.Event()
-
-    async def handle(message):
-        if message.data["n"] == 0:
-            await message.reject()
-        elif message.data["n"] == 1:
-            await message.nack(3600)
-        else:
-            await gate.wait()
-
-    consumer = flavour.consumer(pool, key)
-    async with running(consumer, handle):
-        await until(lambda: is_handling(consumer, 1))
-        await until(lambda: counted(consumer, dead_lettered=1, retried=1))
+    async with flavour.consumer(pool, key) as consumer:
         health = await consumer.health()
-        [stream] = health.streams
-        assert (stream.pending, stream.delayed, stream.dead_letters) == (2, 1, 1)
-        assert 0 <= stream.oldest_pending_seconds < 60
-        assert 0 <= health.seconds_since_read < 60
-        assert 0 <= health.seconds_since_settled < 60
-        assert 0 < health.longest_handling_seconds < 60
-        gate.set()
+    assert (health.running, health.stuck, health.error) == (False, False, None)
+    assert (health.ready, health.handling, health.longest_handling_seconds) == (0, 0, 0)
+    assert (health.seconds_since_read, health.seconds_since_settled) == (None, None)
+    [about] = health.streams
+    assert (about.stream, about.pending, about.delayed, about.dead_letters) == (key, 0, 0, 0)
+    assert about.oldest_pending_seconds is None
+    assert set(attrs.asdict(health.counters).values()) == {0}
 
 
-async def is_handling(consumer, count):
-    return (await consumer.health()).handling == count
+async def test_without_a_stream(flavour, pool, key):
+    """A stream that is not there yet is nothing to fail of."""
+    async with flavour.consumer(pool, key) as consumer:
+        health = await consumer.health()
+    [about] = health.streams
+    assert health.error is None
+    assert (about.lag, about.pending, about.oldest_pending_seconds) == (None, None, None)
 
 
-async def test_lag(flavour, pool, key, publish, server, until):
-    """What was not delivered yet; Redis 6.2 cannot say."""
-    gate = asyncio.Event()
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_while_it_handles(
+    flavour, params, server, key, redis, publish, until, release, protocol
+):
+    """What is handled and held, pending, lag, and since when, on both protocols."""
+    await publish(10)
+    handled = Recorder(lambda _: release.wait())
+    async with flavour.pool(attrs.evolve(params, protocol=protocol)) as pool:
+        consumer = flavour.consumer(pool, key, concurrency=2, prefetch=4)
+        async with running(consumer, handled.handle):
+            await until(lambda: len(handled.ids) == 2)
+            started = handled.times[0]
+            await asyncio.sleep(0.3)
+            health = await consumer.health()
+            release.set()
+            await until(is_settled(redis, key))
+            await until(lambda: counted(consumer, acknowledged=10))
+            after = await consumer.health()
+    assert (health.running, health.stuck, health.error) == (True, False, None)
+    assert health.handling == 2
+    assert 2 <= health.ready <= 4
+    assert 0.29 < health.longest_handling_seconds < time.monotonic() - started
+    assert health.seconds_since_read > 0.2
+    assert health.seconds_since_settled is None
+    [about] = health.streams
+    assert about.pending == health.ready + 2
+    assert 0.2 < about.oldest_pending_seconds < 30
+    has_lag = server.info.version >= (7,)
+    assert about.lag == (10 - about.pending if has_lag else None)
+    assert after.seconds_since_settled < 5
+    assert (after.ready, after.handling) == (0, 0)
+    assert after.streams[0].lag == (0 if has_lag else None)
 
-    async def handle(message):
-        await gate.wait()
 
-    consumer = flavour.consumer(pool, key, prefetch=1)
+async def test_delayed_and_dead(flavour, pool, key, redis, publish, until):
+    """What waits for its retry is told apart from what is pending; dead letters are counted."""
     await publish(5)
-    async with running(consumer, handle):
-        await until(lambda: is_handling(consumer, 1))
-        is_old = server.info.name == "Redis" and server.info.version < (7, 0)
-        wanted = None if is_old else 3
-        await until(lambda: has_lag(consumer, wanted))
-        gate.set()
+
+    async def fail(message):
+        if message.data["n"] < 2:
+            await message.reject()
+        raise ValueError("made up")
+
+    consumer = flavour.consumer(pool, key, retry=RetryPolicy(delays=1000))
+    async with running(consumer, fail):
+        await until(lambda: holders(redis, key).get(b"_step:parked") == 3)
+        await until(lambda: counted(consumer, retried=3))
+        health = await consumer.health()
+    [about] = health.streams
+    assert (about.pending, about.delayed, about.dead_letters) == (3, 3, 2)
+    assert (health.counters.received, health.counters.dead_lettered) == (5, 2)
 
 
-async def has_lag(consumer, lag):
-    [stream] = (await consumer.health()).streams
-    return stream.lag == lag
+async def test_several_streams(flavour, pool, stream, key):
+    """Each stream is told of, in the order they were given."""
+    names = [f"{key}:{letter}" for letter in "cab"]
+    for count, name in enumerate(names):
+        await stream.create_input_stream(name, "g")
+        for _ in range(count):
+            await stream.publish_message(name, {"n": 1})
+            await stream.receive_message(name, "g", "c")
+    async with flavour.consumer(pool, names) as consumer:
+        health = await consumer.health()
+    assert [(one.stream, one.pending) for one in health.streams] == list(
+        zip(names, (0, 1, 2), strict=True)
+    )
 
 
-async def test_stuck(flavour, pool, key, publish, until):
-    """A handler that hangs is no progress; when it has ended, there is some again."""
-    gate = asyncio.Event()
+async def test_stuck(flavour, pool, key, redis, publish, until, release):
+    """With something to do and no progress for stuck_seconds, it says so, until it goes on."""
+    await publish(3)
+    handled = Recorder(lambda _: release.wait())
+    consumer = flavour.consumer(pool, key, stuck_seconds=0.5)
 
-    async def handle(message):
-        await gate.wait()
+    async def is_stuck():
+        return (await consumer.health()).stuck
 
-    consumer = flavour.consumer(pool, key, stuck_seconds=0.2)
-    async with running(consumer, handle):
-        await until(lambda: is_running(consumer))
-        assert not await is_stuck(consumer)
-        await publish(1)
-        await until(lambda: is_stuck(consumer))
-        gate.set()
-        await until(lambda: counted(consumer, acknowledged=1))
-        assert not await is_stuck(consumer)
-
-
-async def is_stuck(consumer):
-    return (await consumer.health()).stuck
+    async with running(consumer, handled.handle):
+        await until(lambda: handled.ids)
+        assert not await is_stuck()
+        await until(is_stuck)
+        release.set()
+        await until(is_settled(redis, key))
+        # With nothing to do, no progress is fine.
+        await asyncio.sleep(0.6)
+        assert not await is_stuck()
+    assert not await is_stuck()
 
 
-async def test_a_handler_within_its_limit_is_no_reason(flavour, pool, key, publish, until):
-    """A handling time that was allowed is longer than stuck_seconds: that counts."""
-    gate = asyncio.Event()
-
-    async def handle(message):
-        await gate.wait()
-
+async def test_a_server_that_is_away(flavour, params, proxy, key, redis, publish, until):
+    """Health does not fail: it says why it knows nothing of the server, and soon."""
     await publish(1)
-    consumer = flavour.consumer(pool, key, stuck_seconds=0.1, handler_timeout_seconds=60)
-    async with running(consumer, handle):
-        await until(lambda: is_handling(consumer, 1))
-        await until(lambda: has_been_handling(consumer, 0.5))
-        assert not await is_stuck(consumer)
-        gate.set()
+    through = attrs.evolve(
+        params, host=proxy.host, port=proxy.port, socket_timeout=1, socket_connect_timeout=1
+    )
+    async with flavour.pool(through) as pool:
+        consumer = flavour.consumer(pool, key)
+        async with running(consumer, Recorder().handle):
+            await until(is_settled(redis, key))
+            proxy.refuse()
+            proxy.cut()
+            started = time.monotonic()
+            health = await consumer.health()
+            assert time.monotonic() - started < 5
+            assert "cannot connect" in health.error or "broke" in health.error
+            assert health.running
+            assert health.streams[0].pending is None
+            proxy.accept()
+            await until(lambda: _answers(consumer))
 
 
-async def has_been_handling(consumer, seconds):
-    return (await consumer.health()).longest_handling_seconds > seconds
+async def _answers(consumer):
+    return (await consumer.health()).error is None
 
 
-@pytest.mark.parametrize("how", ["kill", "pause"])
-async def test_a_server_that_is_away(flavour, params, key, private_server, until, how):
-    """The probe is answered all the same: it says so, and what the consumer knows by itself."""
+async def test_a_server_that_hangs(flavour, params, proxy, key, redis, publish, until):
+    """Nor does it wait for long for a server that does not answer."""
+    await publish(1)
+    through = attrs.evolve(params, host=proxy.host, port=proxy.port)
+    async with flavour.pool(through) as pool:
+        consumer = flavour.consumer(pool, key)
+        async with running(consumer, Recorder().handle):
+            await until(is_settled(redis, key))
+            proxy.hold_replies()
+            started = time.monotonic()
+            health = await consumer.health()
+            assert time.monotonic() - started < 4
+            assert "did not answer" in health.error
+            proxy.release_replies()
+            proxy.cut()
+            await until(lambda: _answers(consumer))
+
+
+async def test_what_it_costs(flavour, private_server):
+    """The number of commands is the same however much is pending and whoever holds it."""
     server = private_server()
-    away = attrs.evolve(params, host=server.host, port=server.port)
-    async with flavour.pool(away) as pool:
-        consumer = flavour.consumer(pool, [key, f"{key}:2", f"{key}:3"])
-        async with running(consumer, Recorder()):
-            await until(lambda: is_running(consumer))
-            getattr(server, how)()
-            try:
-                for _ in range(4):
-                    health = await asyncio.wait_for(consumer.health(), 4)
-                    assert health.running
-                    assert health.error
-                    assert [stream.pending for stream in health.streams] == [None, None, None]
-            finally:
-                server.start((b"-LOADING",)) if how == "kill" else server.resume()
+    params = StepRedisPoolParams.from_url(server.url)
+
+    def calls():
+        """How often each command ran, those that the test itself sends left out."""
+        own = "cmdstat_info", "cmdstat_config|resetstat", "cmdstat_config"
+        return {
+            name: row["calls"]
+            for name, row in client.info("commandstats").items()
+            if name not in own
+        }
+
+    with server.client() as client:
+        client.xgroup_create("orders", "g", "0", mkstream=True)
+        async with flavour.pool(params) as pool, flavour.consumer(pool, "orders") as consumer:
+            await consumer.health()
+            costs = []
+            for count in (0, 100, 10_000):
+                with client.pipeline() as pipe:
+                    for n in range(count):
+                        pipe.xadd("orders", {"n": n})
+                    pipe.execute()
+                for n in range(count // 10):
+                    client.xreadgroup("g", f"c{n}~{TOKEN}", {"orders": ">"}, count=10)
+                client.config_resetstat()
+                health = await consumer.health()
+                costs.append(calls())
+                assert health.streams[0].pending >= count
+    assert costs[0] == costs[1] == costs[2]
+    assert sum(costs[0].values()) == 5
 
 
-async def test_a_probe_costs_the_same_however_much_is_pending(flavour, pool, key, redis, stream):
-    """Five commands for a stream, none of them a scan of what is pending."""
-    await stream.create_input_stream(key, "g")
+async def test_counters_are_a_copy(flavour, pool, key, redis, publish, until):
+    """What was returned does not change any more."""
+    await publish(1)
     consumer = flavour.consumer(pool, key)
-    costs = []
-    for count in (0, 20_000):
-        with redis.pipeline(transaction=False) as pipe:
-            for _ in range(count):
-                pipe.xadd(key, {"n": 1})
-            pipe.execute()
-        redis.xreadgroup("g", "other", {key: ">"}, count=count or 1)
-        redis.config_resetstat()
-        assert (await consumer.health()).streams[0].pending == count
-        stats = redis.info("commandstats")
-        costs.append(
-            {
-                name: stats[f"cmdstat_{name}"]["calls"]
-                for name in ("time", "xpending", "zcard", "xlen")
-            }
-        )
-    assert costs[0] == costs[1] == {"time": 1, "xpending": 1, "zcard": 1, "xlen": 1}
+    async with running(consumer, Recorder().handle):
+        await until(lambda: counted(consumer, acknowledged=1))
+        before = await consumer.health()
+        await publish(1)
+        await until(lambda: counted(consumer, acknowledged=2))
+        assert before.counters.acknowledged == 1
+        assert members(redis, key)

@@ -10,14 +10,8 @@ from step_redis import ConfigurationError
 from step_redis.keys import GroupKeys, dead_letter_stream, derived_key, redrive_group, same_slot
 
 NAMES = [
-    "orders",
-    "app:eu:orders",
-    "app:{eu}:orders",
-    "{orders}",
-    "{a}{b}",
-    "Größe",
-    "a b",
-    "x}{y}",
+    *("orders", "app:eu:orders", "app:{eu}:orders", "{orders}"),
+    *("{a}{b}", "Größe", "a b", "x}{y}"),
 ]
 
 

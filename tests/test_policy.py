@@ -165,7 +165,7 @@ def test_no_delays_at_all(delays):
 @pytest.mark.parametrize("delays", [[1, -1], [1, "1"], [None], [[1]]])
 def test_a_delay_among_several(delays):
     """Each of several delays is checked."""
-    with pytest.raises(ConfigurationError, match="^delays"):
+    with pytest.raises(ConfigurationError, match=r"^delays"):
         RetryPolicy(delays=delays)
 
 
@@ -201,7 +201,7 @@ def test_consumer_options_refuse(field, value):
 
 def test_names_that_are_no_unicode():
     """A name with half a character cannot be sent."""
-    with pytest.raises(ConfigurationError, match="^name is not valid Unicode"):
+    with pytest.raises(ConfigurationError, match=r"^name is not valid Unicode"):
         ConsumerOptions(name="\udcff")
 
 

@@ -215,7 +215,13 @@ def test_ids_of_others_are_refused(group, ids):
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("failed", (2, 0)), ("lost", (2, 1)), ("unstarted", (1, 0))]
+    ("kind", "expected"),
+    [
+        ("failed", (2, 0, 0)),
+        ("lost", (2, 1, 0)),
+        ("interrupted", (2, 0, 1)),
+        ("unstarted", (1, 0, 0)),
+    ],
 )
 def test_what_a_delivery_counts_as(group, kind, expected):
     """Failed deliveries count, lost ones apart, those of nobody's work not at all."""
@@ -225,7 +231,7 @@ def test_what_a_delivery_counts_as(group, kind, expected):
     about = (group.keys, group.name, consumer, ["1-0"])
     assert group.run(script_calls.park(*about, delay_ms=0, kind=kind)) == [b"OK"]
     [delivery] = group.poll(consumer).deliveries
-    assert (delivery.count, delivery.lost) == expected
+    assert (delivery.count, delivery.lost, delivery.interrupted) == expected
 
 
 def test_what_is_parked_waits(group):
@@ -276,13 +282,13 @@ def test_a_group_is_looked_through_once_in_a_while(group):
 
 
 def test_leaving_hands_back(group):
-    """What was being handled counts as lost; what was not comes as if it had not been delivered."""
+    """What was being handled counts apart; what was not comes as if it had not been delivered."""
     group.make("1-0", "2-0")
     consumer, other = group.join("a"), group.join("b")
     group.read(consumer)
     assert group.run(script_calls.leave(group.keys, group.name, consumer, ["2-0"])) == [b"OK"]
-    found = [(one.id, one.count, one.lost) for one in group.poll(other).deliveries]
-    assert found == [("1-0", 1, 0), ("2-0", 2, 1)]
+    found = [(one.id, one.count, one.failures) for one in group.poll(other).deliveries]
+    assert found == [("1-0", 1, 1), ("2-0", 2, 1)]
 
 
 def test_moving_takes_everything_along(group):

@@ -35,7 +35,15 @@ class Delivery:
     fields: list[bytes] = attrs.field(repr=False)
     count: int
     lost: int = 0
-    """How many of its deliveries ended with their consumer; only consumers with leases know."""
+    """How many of its deliveries ended with their consumer's death; these two are known to
+    consumers with leases only."""
+    interrupted: int = 0
+    """How many ended because their consumer was stopped."""
+
+    @property
+    def failures(self) -> int:
+        """How many of its deliveries failed, if this one does."""
+        return max(1, self.count - self.lost - self.interrupted)
 
     @property
     def size(self) -> int:

@@ -31,7 +31,7 @@ SWEEP_MS = 1000
 SWEEP_BUDGET = 1000
 """How many messages of dead consumers one look parks: a few milliseconds of the server's time."""
 
-ParkKind = Literal["failed", "lost", "unstarted"]
+ParkKind = Literal["failed", "lost", "interrupted", "unstarted"]
 
 
 @attrs.frozen
@@ -141,7 +141,10 @@ def redrive(keys: GroupKeys, group: str, ids: Iterable[str], limit: int = -1) ->
 
 def read_messages(rows: Iterable[Any]) -> list[Delivery]:
     """Return the messages of a script's reply, by id."""
-    deliveries = [Delivery(row[0].decode(), row[3], row[1], row[2]) for row in rows]
+    deliveries = [
+        Delivery(id_.decode(), fields, count, lost, interrupted)
+        for id_, count, lost, interrupted, fields in rows
+    ]
     return sorted(deliveries, key=lambda delivery: entry_id(delivery.id))
 
 

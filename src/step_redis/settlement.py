@@ -47,6 +47,8 @@ class Settlement:
     def outcome(self) -> Outcome:
         """How it ended: settled only if all were."""
         outcomes = {held.outcome for held in self.held}
+        if None in outcomes:
+            return Outcome.LOST
         for outcome in (Outcome.LOST, Outcome.UNKNOWN):
             if outcome in outcomes:
                 return outcome

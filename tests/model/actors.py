@@ -98,7 +98,7 @@ class Actor(Client):
             call = script_calls.ack(*about, delete=self.group.is_lane)
             self.settle("ack", name, call, Attempt.FINAL, helds)
         elif draw < 0.75:
-            kind = random.choice(["failed", "failed", "lost"])
+            kind = random.choice(["failed", "failed", "lost", "interrupted"])
             self._park(name, helds, random.randint(0, 1500), kind)
         else:
             self._copy(name, helds[0])

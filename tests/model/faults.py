@@ -121,8 +121,9 @@ class Faults:
         group = self._any_group()
         self.world.ask("DEL", group.keys.attempts)
         truth = self.evidence.truths[group]
-        truth.forgotten.update(truth.lost)
-        truth.lost.clear()
+        for record in (truth.lost, truth.interrupted):
+            truth.forgotten.update(record)
+            record.clear()
 
     def evict_checkpoint(self) -> None:
         """A new group starts from the beginning; that excuses nothing."""

@@ -150,7 +150,7 @@ class Oracle:
         for one in deliveries_of(request):
             request.tokens[one.id] = truth.token(one.id)
             failures = truth.failures[one.id] + truth.forgotten[one.id]
-            account = (one.count, one.lost, one.count - one.lost)
+            account = (one.count, one.lost, one.failures)
             right = (truth.pending[one.id].count, truth.lost[one.id], failures + 1)
             if account != right and request.kind != "read" and one.id not in truth.odd:
                 raise self._violated("wrong account of deliveries", one, right, request)

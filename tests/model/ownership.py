@@ -71,7 +71,7 @@ class Ownership:
     def _leave(self, message_id: str, was: Row | None, heir: str | None) -> int | None:
         """Its owner hands a message back while its lease lives."""
         is_started = message_id in self.request.about["ids"]
-        return self._put_aside(message_id, was, heir, "lost" if is_started else "unstarted")
+        return self._put_aside(message_id, was, heir, "interrupted" if is_started else "unstarted")
 
     def _poll(self, message_id: str, was: Row | None, heir: str | None) -> int | None:
         """What is parked is taken when it is due; what the dead left is parked or taken."""
@@ -121,6 +121,10 @@ class Ownership:
         truth.due[message_id] = self.evidence.world.now + self.request.about.get("delay_ms", 0)
         if counts_as == "unstarted":
             return max(was.count - 1, 0)
-        record = truth.failures if counts_as == "failed" else truth.lost
-        record[message_id] += 1
+        records = {
+            "failed": truth.failures,
+            "lost": truth.lost,
+            "interrupted": truth.interrupted,
+        }
+        records[counts_as][message_id] += 1
         return was.count

@@ -43,6 +43,8 @@ class Truth:
     failures: Counter[str] = attrs.field(factory=Counter)
     lost: Counter[str] = attrs.field(factory=Counter)
     """Deliveries that ended with their consumer."""
+    interrupted: Counter[str] = attrs.field(factory=Counter)
+    """Deliveries that ended because their consumer left."""
     forgotten: Counter[str] = attrs.field(factory=Counter)
     """Lost deliveries that look like failures since the record of them was evicted."""
     settled: set[str] = attrs.field(factory=set)
@@ -73,12 +75,12 @@ class Truth:
     def settle(self, message_id: str) -> None:
         """A message is settled for good."""
         self.settled.add(message_id)
-        for record in (self.due, self.failures, self.lost, self.forgotten):
+        for record in (self.due, self.failures, self.lost, self.interrupted, self.forgotten):
             record.pop(message_id, None)
 
     def vanish(self, message_id: str) -> None:
         """A message is not pending any more since its entry was deleted."""
-        for record in (self.due, self.failures, self.lost, self.forgotten):
+        for record in (self.due, self.failures, self.lost, self.interrupted, self.forgotten):
             record.pop(message_id, None)
 
     def gone(self) -> Self:

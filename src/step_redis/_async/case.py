@@ -69,7 +69,7 @@ class Case:
     @property
     def failures(self) -> int:
         """How many of its deliveries failed, this one included."""
-        return max(1, self.held.delivery.count - self.held.delivery.lost)
+        return self.held.delivery.failures
 
     def told(self, action: str) -> AbstractContextManager[None]:
         """Log a failure of what is done with it, once."""

@@ -113,6 +113,7 @@ class StepRedisConsumer:
         self._state: Literal["new", "running", "ending", "ended"] = "new"
         self._runs = False
         self._iterations = 0
+        self._signals = 0
         self._started_at = now()
 
     def _branches_of(self, stream: str) -> Iterable[Branch]:
@@ -311,7 +312,8 @@ class StepRedisConsumer:
             raise self._shared.failure
 
     def _signalled(self) -> None:
-        self._crew.hurry = self._shared.stopping
+        self._signals += 1
+        self._crew.hurry = self._signals > 1
         self.stop()
 
     async def _stop_bringing(self) -> None:

@@ -47,8 +47,11 @@ class Shared:
 
     def tell(self) -> None:
         """Log what is to be told; the guard is not held."""
-        while self._untold:
-            text, about = self._untold.popleft()
+        while True:
+            try:
+                text, about = self._untold.popleft()
+            except IndexError:
+                return
             self.logger.warning(text, *about)
 
     @property

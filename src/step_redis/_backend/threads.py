@@ -1,5 +1,6 @@
 """What differs for blocking code: waiting, taking turns, jobs, workers, and redis-py's classes."""
 
+import _thread
 import inspect
 import signal
 import threading
@@ -8,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import redis
 import redis.exceptions
@@ -170,25 +171,18 @@ def read_reply(connection: Connection, seconds: float) -> Any:
         return error
 
 
-class Guard:
-    """Lets one at a time at a state that several share: a lock that its holder may take again."""
+Guard = _thread.RLock
+"""Lets one at a time at a state that several share: a lock that its holder may take again.
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-
-    def __enter__(self) -> Self:
-        self.lock.acquire()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.lock.release()
+It is C code, so that no KeyboardInterrupt strikes between taking and having it.
+"""
 
 
 class Signal:
     """Wakes those who wait for a guarded state to change; they hold the guard."""
 
     def __init__(self, guard: Guard) -> None:
-        self._changed = threading.Condition(guard.lock)
+        self._changed = threading.Condition(guard)
 
     def attach(self) -> None:
         """Do nothing: any thread can wake any other."""

@@ -64,6 +64,7 @@ class Connections:
         effect: str | None = None,
         within: float | None = None,
         seconds: float | None = None,
+        apart: bool = False,
     ) -> list[Any]:
         """Send commands in one trip and return their replies, error replies included.
 
@@ -72,20 +73,23 @@ class Connections:
             effect: What may have happened if the reply is lost; None if nothing can have.
             within: Seconds to get a connection in; None leaves it to the pool's limits.
             seconds: How long an answer may take at most; None leaves it to ``socket_timeout``.
+            apart: Whether to use a connection for reads, so that what users do with all those for
+                commands is not in the way.
         """
         place = Place()
+        pool, places = self._commands, self._command_places
+        if apart:
+            pool, places = self._readers, self._reader_places
         try:
-            if not self._command_places.take(
-                place, _shortest(within, self._available_seconds)
-            ):
+            if not places.take(place, _shortest(within, self._available_seconds)):
                 raise PoolExhaustedError(
                     f"all connections to {self.target.name} stayed in use: raise max_connections or"
                     " connection_available_timeout"
                 )
             seconds = self.target.socket_seconds if seconds is None else seconds
-            return self._talk(self._commands, commands, effect, seconds, within)
+            return self._talk(pool, commands, effect, seconds, within)
         finally:
-            self._command_places.give(place)
+            places.give(place)
 
     def run(
         self,
@@ -94,16 +98,19 @@ class Connections:
         effect: str,
         within: float | None = None,
         seconds: float | None = None,
+        apart: bool = False,
     ) -> list[Any]:
         """Run a script and return its reply; arguments as for `call`.
 
         Raises:
             StepRedisError: Also for an error reply; the script changed nothing then.
         """
-        [reply] = self.call(script.by_sha(), effect=effect, within=within, seconds=seconds)
+        [reply] = self.call(
+            script.by_sha(), effect=effect, within=within, seconds=seconds, apart=apart
+        )
         if is_reply(reply, "NOSCRIPT"):
             [reply] = self.call(
-                script.by_text(), effect=effect, within=within, seconds=seconds
+                script.by_text(), effect=effect, within=within, seconds=seconds, apart=apart
             )
         if isinstance(reply, ResponseError):
             raise reply_failure(reply, self.target)

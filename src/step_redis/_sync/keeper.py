@@ -241,6 +241,7 @@ class Keeper:
             # Nor may waiting for a connection take longer.
             within=self._answer_seconds if within is None else within,
             seconds=self._answer_seconds,
+            apart=True,
         )
 
     def leave(self, deadline: Deadline) -> None:

@@ -39,10 +39,7 @@ class Settler:
         job = threads.start(self._carry_out, settlement)
         job.finished(None)
         job.result()
-        if settlement.outcome is Outcome.SETTLED:
-            with self._membership.shared.guard:
-                self._membership.shared.counters.add(settlement.counter, len(settlement.held))
-        else:
+        if settlement.outcome is not Outcome.SETTLED:
             raise LeaseLost(
                 _why_lost(settlement), outcome_unknown=settlement.outcome is Outcome.UNKNOWN
             )
@@ -58,6 +55,9 @@ class Settler:
             with self._membership.shared.guard:
                 for held in settlement.held:
                     held.settling = False
+                if settlement.outcome is Outcome.SETTLED:
+                    counters = self._membership.shared.counters
+                    counters.add(settlement.counter, len(settlement.held))
 
     def _begin(self, settlement: Settlement) -> tuple[str, list[Held]]:
         """Wait for a name; return it and the messages that are held under it, to be settled."""

@@ -3,7 +3,7 @@
 -- KEYS[1] the stream
 -- KEYS[2] leases: a sorted set, consumer -> when its lease ends (ms, by this server's clock)
 -- KEYS[3] due times: a sorted set, id -> when a parked message is due (ms)
--- KEYS[4] attempts: a hash, id -> "first delivery (ms):lost deliveries"
+-- KEYS[4] attempts: a hash, id -> "first delivery (ms):lost deliveries:interrupted deliveries"
 -- ARGV[1] the group
 -- ARGV[2] the caller's name
 --
@@ -82,10 +82,12 @@ local function in_pages(ids, each)
   end
 end
 
--- What the attempts say of a message: when it was first delivered, or nil; lost deliveries.
+-- What the attempts say of a message: when it was first delivered, or nil; how many deliveries ended
+-- with their consumer's death, and how many because it was stopped.
 local function attempt(id)
-  local first, lost = string.match(redis.call('HGET', attempts, id) or '', '^(%d*):(%d+)$')
-  return tonumber(first), tonumber(lost) or 0
+  local record = redis.call('HGET', attempts, id) or ''
+  local first, lost, interrupted = string.match(record, '^(%d*):(%d+):(%d+)$')
+  return tonumber(first), tonumber(lost) or 0, tonumber(interrupted) or 0
 end
 
 -- Acknowledge for good; `delete` removes the entries from the stream as well.
@@ -97,10 +99,11 @@ local function settle(ids, delete)
   end)
 end
 
--- Give pending messages to another consumer as they are, or with another count of deliveries.
+-- Give pending messages to another consumer as they are, or with another count of deliveries, or
+-- as if they had been delivered so many ms ago.
 -- Returns the ids of those given. Since Redis 7 that leaves out those whose entries were deleted:
 -- they are not pending any more, so nothing else of them may stay.
-local function give(ids, consumer, count)
+local function give(ids, consumer, count, idle)
   local given = {}
   in_pages(ids, function(page)
     local claim, dropped = {'XCLAIM', stream, group, consumer, 0}, {}
@@ -111,6 +114,10 @@ local function give(ids, consumer, count)
     if count then
       claim[#claim + 1] = 'RETRYCOUNT'
       claim[#claim + 1] = count
+    end
+    if idle then
+      claim[#claim + 1] = 'IDLE'
+      claim[#claim + 1] = idle
     end
     claim[#claim + 1] = 'JUSTID'
     for _, id in ipairs(redis.call(unpack(claim))) do
@@ -123,7 +130,8 @@ local function give(ids, consumer, count)
 end
 
 -- Give pending messages, rows of XPENDING, to the reserved consumer until they are due.
--- kind: 'failed' counts the delivery, 'lost' counts it apart, 'unstarted' takes it back.
+-- kind: 'failed' counts the delivery, 'lost' and 'interrupted' count it apart, 'unstarted' takes it
+-- back.
 local function park(rows, due_at, kind)
   local by_count, delivered = {}, {}
   for _, row in ipairs(rows) do
@@ -136,9 +144,11 @@ local function park(rows, due_at, kind)
     for _, id in ipairs(give(ids, PARKED, count >= 0 and count or nil)) do
       redis.call('ZADD', due, due_at, id)
       if kind ~= 'unstarted' then
-        local first, lost = attempt(id)
-        lost = lost + (kind == 'lost' and 1 or 0)
-        redis.call('HSET', attempts, id, string.format('%.0f:%.0f', first or delivered[id], lost))
+        local first, lost, interrupted = attempt(id)
+        if kind == 'lost' then lost = lost + 1 end
+        if kind == 'interrupted' then interrupted = interrupted + 1 end
+        local record = string.format('%.0f:%.0f:%.0f', first or delivered[id], lost, interrupted)
+        redis.call('HSET', attempts, id, record)
       end
     end
   end
@@ -150,6 +160,6 @@ end
 
 -- A message as the caller gets it.
 local function message(id, count, fields)
-  local _, lost = attempt(id)
-  return {id, count, lost, fields}
+  local _, lost, interrupted = attempt(id)
+  return {id, count, lost, interrupted, fields}
 end

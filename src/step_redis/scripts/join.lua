@@ -3,7 +3,7 @@
 -- ARGV[3] the lease (ms)
 -- ARGV[4] the older names, if any; one of them must still be alive
 --
--- Returns {'OK', {id, count, lost deliveries, fields}, ...}: all that was moved; {'LOST'} if no older
+-- Returns {'OK', {id, count, lost, interrupted, fields}, ...}: all that was moved; {'LOST'} if no older
 -- name lives: nothing is changed then; {'GONE'} without stream or group.
 -- In one step the older names end and everything that is pending with them gets the fresh name.
 -- So whatever is still on its way under an older name changes nothing any more, and what is not
@@ -24,9 +24,13 @@ for _, name in ipairs(names) do
   while true do
     local rows = pending(name, PAGE)
     if #rows == 0 then break end
-    local ids = {}
-    for _, row in ipairs(rows) do ids[#ids + 1] = row[1] end
-    give(ids, caller)
+    -- Moving is no delivery: it leaves when the messages were delivered.
+    local by_idle = {}
+    for _, row in ipairs(rows) do
+      by_idle[row[3]] = by_idle[row[3]] or {}
+      table.insert(by_idle[row[3]], row[1])
+    end
+    for idle, ids in pairs(by_idle) do give(ids, caller, nil, idle) end
   end
   redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
 end

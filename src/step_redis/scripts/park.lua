@@ -1,7 +1,8 @@
 -- Put messages that the caller holds aside until they are due; then the group delivers them again.
 --
 -- ARGV[3] in how many ms they are due
--- ARGV[4] what becomes of their delivery: 'failed', 'lost' or 'unstarted' (see `park`)
+-- ARGV[4] what becomes of their delivery: 'failed', 'lost', 'interrupted' or
+--         'unstarted' (see `park`)
 -- ARGV[5] the ids, in rising order
 --
 -- Returns {'OK', id, ...}: the ids that were not pending with the caller; they are left alone.

@@ -11,7 +11,7 @@
 --         programs made them; -1 for never
 --
 -- Returns {'OK', ms until the next parked message is due or -1, messages parked that dead consumers
--- had, consumers removed, the lowest id that was pending with the caller or '', {id, count, lost deliveries, fields}, ...}.
+-- had, consumers removed, the lowest id that was pending with the caller or '', {id, count, lost, interrupted, fields}, ...}.
 -- include group.lua
 -- include fence.lua
 lease(caller, tonumber(ARGV[3]))
@@ -93,6 +93,8 @@ local function sweep()
   else
     redis.call('HDEL', attempts, 'mended')
   end
+  keep(due)
+  keep(attempts)
   if KEYS[5] then note_checkpoint(lowest) end
   redis.call('ZREMRANGEBYSCORE', leases, '-inf', now)
   -- While there is more, the next look comes soon.
