@@ -1,6 +1,7 @@
 """Servers in trouble and groups that vanish: the consumer goes on by itself, as it was told."""
 
 import asyncio
+import contextlib
 import logging
 import time
 
@@ -212,34 +213,20 @@ class Place:
 def place(flavour, private_server):
     """Start a server with these options, and a consumer."""
 
-    def start(*args, then=None, **options):
-        return _placed(flavour, private_server(*args), then, options)
-
-    return start
-
-
-class _placed:  # noqa: N801 - a context manager
-    def __init__(self, flavour, server, then, options):
-        self._parts = flavour, server, then, options
-
-    async def __aenter__(self):
-        flavour, server, then, options = self._parts
+    @contextlib.asynccontextmanager
+    async def start(*args, then=None, **options):
+        server, handled = private_server(*args), Recorder(then)
         params = StepRedisPoolParams.from_url(
             server.url, socket_timeout=2, socket_connect_timeout=1
         )
-        self._pool = await flavour.pool(params).__aenter__()
-        self._redis = server.client()
-        self._redis.xgroup_create("orders", "g", "0", mkstream=True)
-        handled = Recorder(then)
-        consumer = flavour.consumer(self._pool, "orders", **options)
-        self._running = running(consumer, handled.handle)
-        await self._running.__aenter__()
-        return Place(server, self._redis, consumer, handled)
+        with server.client() as redis:
+            redis.xgroup_create("orders", "g", "0", mkstream=True)
+            async with flavour.pool(params) as pool:
+                consumer = flavour.consumer(pool, "orders", **options)
+                async with running(consumer, handled.handle):
+                    yield Place(server, redis, consumer, handled)
 
-    async def __aexit__(self, *exc_info):
-        await self._running.__aexit__(*exc_info)
-        self._redis.close()
-        await self._pool.__aexit__(None, None, None)
+    return start
 
 
 async def test_a_restart_of_the_server(place, until, caplog):

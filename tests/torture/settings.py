@@ -1,7 +1,5 @@
 """What all processes of the torture test agree on: streams, consumers, options, the lease."""
 
-import os
-
 import attrs
 
 GROUP = "torture"
@@ -58,8 +56,3 @@ class Order:
     """After so long everything starts anew, with an empty server."""
     cycle_seconds: float = 20
     """After so long everything is mended and has to get quiet, with the same consumers."""
-
-
-def seconds_from_environment(default: float) -> float:
-    """Return how long the tests of pytest torture."""
-    return float(os.environ.get("STEP_REDIS_TORTURE_SECONDS", default))
