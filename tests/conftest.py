@@ -182,6 +182,17 @@ async def release() -> AsyncIterator[asyncio.Event]:
 
 
 @pytest.fixture
+async def publish(stream: Any, key: str) -> Callable[..., Any]:
+    """Publish so many numbered messages to a stream with a group `g`; gives their ids."""
+    await stream.create_input_stream(key, "g")
+
+    async def publish(count: int = 1) -> list[str]:
+        return [await stream.publish_message(key, {"n": n}) for n in range(count)]
+
+    return publish
+
+
+@pytest.fixture
 def proxy(server: Server) -> Iterator[Proxy]:
     """A proxy to the shared server: `attrs.evolve(params, host=proxy.host, port=proxy.port)`."""
     if server.url.startswith("rediss:"):

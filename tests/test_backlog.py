@@ -67,9 +67,9 @@ async def test_what_dead_consumers_left(flavour, busy_server, until):
 
     async def publish():
         nonlocal new
-        while len(handled.ids) < LEFT_BEHIND + new:
+        while len(handled.messages) < LEFT_BEHIND + new:
             client.xadd("orders", {"n": LEFT_BEHIND + new})
-            at[str(LEFT_BEHIND + new)] = len(handled.ids)
+            at[str(LEFT_BEHIND + new)] = len(handled.messages)
             new += 1
             await asyncio.sleep(0.01)
 
@@ -79,7 +79,7 @@ async def test_what_dead_consumers_left(flavour, busy_server, until):
         client.config_resetstat()
         async with running(consumer, handled.handle):
             publishing = asyncio.ensure_future(publish())
-            await until(lambda: len(handled.ids) >= LEFT_BEHIND, timeout=300)
+            await until(lambda: len(handled.messages) >= LEFT_BEHIND, timeout=300)
             publishing.cancel()
             await until(is_settled(client, "orders"), timeout=60)
             await until(lambda: len(members(client, "orders")) == 1)
@@ -180,14 +180,14 @@ async def test_a_large_prefetch(flavour, busy_server, until, release):
     params = StepRedisPoolParams.from_url(server.url)
 
     async def hang_in_the_end(message):
-        if len(handled.ids) > count - 20:
+        if len(handled.messages) > count - 20:
             await release.wait()
 
     handled = Recorder(hang_in_the_end)
     async with flavour.pool(params) as pool:
         options = {"prefetch": 20_000, "concurrency": 10, "grace_seconds": 0.1}
         async with running(flavour.consumer(pool, "orders", **options), handled.handle):
-            await until(lambda: len(handled.ids) >= count - 10, timeout=120)
+            await until(lambda: len(handled.messages) >= count - 10, timeout=120)
             # As many as may be are held ready again, beside those that hang.
             with client.pipeline() as pipe:
                 for n in range(count):

@@ -24,17 +24,6 @@ PREFIX = b"_step:h:_step:dead:"
 
 
 @pytest.fixture
-async def publish(stream, key):
-    """Publish messages with a running number; returns their ids."""
-    await stream.create_input_stream(key, "g")
-
-    async def publish(count=1):
-        return [await stream.publish_message(key, {"n": n}) for n in range(count)]
-
-    return publish
-
-
-@pytest.fixture
 def bury(flavour, pool, key, redis, until):
     """Let all that is in the stream become dead letters of the group."""
 

@@ -12,17 +12,6 @@ from step_redis import RetryPolicy, StepRedisPoolParams
 TOKEN = "0123456789abcdef"
 
 
-@pytest.fixture
-async def publish(stream, key):
-    """Publish messages with a running number; returns their ids."""
-    await stream.create_input_stream(key, "g")
-
-    async def publish(count=1):
-        return [await stream.publish_message(key, {"n": n}) for n in range(count)]
-
-    return publish
-
-
 async def test_before_it_runs(flavour, pool, key, publish):
     """A consumer that was not started tells what the server knows."""
     await publish(3)

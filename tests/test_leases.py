@@ -23,17 +23,6 @@ from step_redis import HandlerTimeoutError, LeaseLost, RetryPolicy
 TOKEN = "0123456789abcdef"
 
 
-@pytest.fixture
-async def publish(stream, key):
-    """Publish messages with a running number; returns their ids."""
-    await stream.create_input_stream(key, "g")
-
-    async def publish(count=1):
-        return [await stream.publish_message(key, {"n": n}) for n in range(count)]
-
-    return publish
-
-
 async def test_handling_longer_than_the_lease(flavour, pool, key, redis, publish, until, release):
     """A handler of several leases keeps its message, and what is ready behind it too."""
     ids = await publish(4)

@@ -23,17 +23,6 @@ from consuming import (
 from step_redis import ConfigurationError, LeaseLost
 
 
-@pytest.fixture
-async def publish(stream, key):
-    """Publish messages with a running number; returns their ids."""
-    await stream.create_input_stream(key, "g")
-
-    async def publish(count=1):
-        return [await stream.publish_message(key, {"n": n}) for n in range(count)]
-
-    return publish
-
-
 async def test_stop_from_a_handler(flavour, pool, key, redis, publish):
     """The handler that stops it is finished and its message acknowledged; no other is begun."""
     ids = await publish(5)
