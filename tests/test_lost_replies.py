@@ -257,5 +257,6 @@ async def test_retries_survive_lost_replies(flavour, behind, key, redis, publish
     async with running(flavour.consumer(behind, key, retry=retry), handled.handle):
         proxy.drop_replies(b"failed", times=3, after=1)
         await until(is_settled(redis, key), timeout=20)
-    assert sorted(handled.counts) == [1] * 5 + [2] * 5 + [3] * 5
+    # A read that was under way under the former name may have taken one more delivery.
+    assert sorted(map(handled.ids.count, set(handled.ids))) == [3] * 5
     assert redis.xlen(f"{{{key}}}.dead") == 5

@@ -50,5 +50,5 @@ async def test_a_stranded_message_is_handled(flavour, pool, stream, key, redis, 
         [[_, [[entry_id, _]]]] = redis.eval(PUBLISH_AND_READ, 1, key, name)
         await until(lambda: handled.ids == [entry_id.decode()])
         await until(is_settled(redis, key))
-        assert (await consumer.health()).counters.moves == 1
+        assert (await consumer.health()).counters.moves >= 1
     assert handled.counts == [1]
