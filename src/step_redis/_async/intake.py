@@ -15,7 +15,7 @@ from step_redis.place import Place
 from .membership import Membership
 from .settler import Settler
 
-BLOCK_SECONDS = 1.0
+BLOCK_SECONDS = 0.5
 """The longest BLOCK of one read: so long may stopping wait for it."""
 
 
