@@ -234,7 +234,7 @@ json_values = st.recursive(
     scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=20
 )
 messages = st.dictionaries(keys, json_values | st.binary())
-header_sets = st.dictionaries(text, text)
+header_sets = st.dictionaries(keys, text)
 
 strange = st.recursive(
     scalars
@@ -423,6 +423,15 @@ def test_refuses_headers_that_are_not_str(headers, name, types):
         Codec().encode({"a": "x"}, headers)
     assert f"header {name!r}" in str(refused.value)
     assert types in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["_step:", "_step:t", "_step:dead:stream"])
+def test_refuses_headers_with_the_reserved_prefix(name):
+    """Provenance of dead letters travels in such headers; only the library writes it."""
+    with pytest.raises(EncodeError, match="reserved prefix") as refused:
+        Codec().encode({"a": "x"}, {name: SECRET})
+    assert repr(name) in str(refused.value)
     assert SECRET not in str(refused.value)
 
 
