@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 from redis.crc import key_slot
-from redis.exceptions import RedisError
 
 from step_redis import ConfigurationError
 from step_redis.keys import GroupKeys, dead_letter_stream, derived_key, redrive_group, same_slot
@@ -60,20 +59,6 @@ def test_slots_of_the_specification():
     assert same_slot("foo{{bar}}zap", "{bar")
     assert same_slot("foo{bar}{zap}", "bar")
     assert not same_slot("orders", "orders.dead")
-
-
-def test_slots_are_those_of_the_server(private_server):
-    """A server computes the same slots."""
-    server = private_server("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
-    with server.client() as client:
-        for name in [*NAMES, "a{b", "{}a", "a{}b", "123456789"]:
-            try:
-                slot = client.execute_command("CLUSTER", "KEYSLOT", name)
-            except RedisError as error:
-                pytest.fail(f"{name}: {error}")
-            assert slot == key_slot(name.encode()), name
-    for one, other in itertools.combinations(NAMES, 2):
-        assert same_slot(one, other) == (key_slot(one.encode()) == key_slot(other.encode()))
 
 
 def test_groups_for_redriving():
