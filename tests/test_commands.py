@@ -23,6 +23,7 @@ from step_redis.commands import (
     read_pending,
     xack,
     xadd,
+    xadd_options,
     xclaim,
     xgroup_create,
     xpending,
@@ -41,9 +42,8 @@ def words(line):
 
 
 def add(**options):
-    return xadd(
-        "orders", [b"n", b"1"], **{"max_len": None, "exact": False, "create": True} | options
-    )
+    wanted = {"max_len": None, "exact": False, "create": True} | options
+    return xadd("orders", [b"n", b"1"], xadd_options(**wanted))
 
 
 COMMANDS = {

@@ -167,7 +167,7 @@ async def test_busy_commands_do_not_prolong_a_wait(flavour, params, proxy, key):
     )
     async with flavour.pool(busy) as pool, flavour.stream(pool) as stream:
         await stream.create_input_stream(key, "g")
-        proxy.hold_replies(b"XADD")
+        proxy.hold_replies(b"EVAL")
         publishing = [asyncio.ensure_future(stream.publish_message(key, {})) for _ in range(5)]
         await asyncio.sleep(0.05)
         started = time.monotonic()

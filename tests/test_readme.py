@@ -16,11 +16,13 @@ import redis as redis_py
 import step_redis
 from step_redis.sync import (
     ConsumerOptions,
+    Retention,
     RetryPolicy,
     StepRedisConsumer,
     StepRedisPool,
     StepRedisPoolParams,
     StepRedisStream,
+    Trimmed,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -39,9 +41,12 @@ OTHERS = [program for program in PROGRAMS if SERVICE not in program]
 
 
 def start(program, server, key):
-    """Run a block of the README as it is written, but for the stream's name."""
+    """Run a block of the README as it is written, but for the streams' names."""
+    program = program.replace('"orders"', repr(key))
+    for name in ("lines", "invoices"):
+        program = program.replace(f'"{name}"', repr(f"{key}:{name}"))
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", program.replace('"orders"', repr(key))],
+        [sys.executable, "-W", "error", "-c", program],
         env=os.environ | {"STEP_REDIS_URL": server.url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -70,11 +75,32 @@ def test_programs_run(program, server, key):
         assert out == "shipped 19\n"
     if "health" in program:
         assert out.startswith("False 0 None\n")
+    if "PartlyPublishedError" in program:
+        assert out.startswith("10000 published, the last one is ")
+    if "DuplicateConflict" in program:
+        assert out.splitlines() == [
+            "True",
+            "published before, with another sum: True",
+            "1 delayed",
+            "cancelled: True",
+        ]
+
+
+def test_retention_as_shown(server, redis, key):
+    """The blocks that publish and trim, in order: a group holds back all, until it is gone."""
+    [publish] = [one for one in PROGRAMS if "PartlyPublishedError" in one]
+    [retain] = [one for one in PROGRAMS if "Retention(" in one]
+    run(publish, server, key)
+    out = run(retain, server, key).splitlines()
+    assert out[0] == "0 removed"
+    assert out[1].startswith("archive holds back ")
+    assert out[2:] == ["9010 removed without that group"]
+    assert redis.xlen(f"{key}:lines") == 1000
 
 
 def test_the_consumer_from_zero_to_dead_letters(server, redis, key, wait_until):
     """The blocks on consuming, in their order: publish, serve until SIGTERM, redrive, serve."""
-    [publish] = [one for one in PROGRAMS if "for number in" in one]
+    [publish] = [one for one in PROGRAMS if "for number in (17, 18, -1)" in one]
     [service] = [one for one in PROGRAMS if SERVICE in one]
     [redrive] = [one for one in PROGRAMS if "dry_run" in one]
     dead = f"{{{key}}}.dead"
@@ -101,14 +127,14 @@ def test_the_consumer_from_zero_to_dead_letters(server, redis, key, wait_until):
 
 def test_there_are_programs():
     """Both flavours are shown, and the blocks are found."""
-    assert len(PROGRAMS) == 9
+    assert len(PROGRAMS) == 12
 
 
 def done(counters):
-    return (counters.acknowledged, counters.dead_lettered, counters.forwarded) == (2, 1, 1)
+    return (counters.acknowledged, counters.dead_lettered, counters.forwarded) == (5, 1, 1)
 
 
-def test_the_user_with_few_rights(server, redis, key, wait_until):
+def test_the_user_with_few_rights(server, redis, key, wait_until, caplog):
     """The user that the README makes may do all that a consumer does."""
     [line] = re.findall(r"^ACL SETUSER (.*)$", README, re.MULTILINE)
     _, *rules = line.replace("orders", key).split()
@@ -120,6 +146,11 @@ def test_the_user_with_few_rights(server, redis, key, wait_until):
         with StepRedisPool(limited) as pool, StepRedisStream(pool) as stream:
             for number in range(4):
                 stream.publish_message(key, {"number": number})
+            stream.publish_messages(key, [{"number": 3}] * 2)
+            dedup = {"dedup_id": "order-3", "delay_seconds": 0.01}
+            stream.publish_message(key, {"number": 3}, **dedup)
+            stream.cancel_delayed(stream.publish_message(key, {}, delay_seconds=9))
+            assert stream.delayed(key).count == 1
             with StepRedisConsumer(pool, key, "billing", options=options) as consumer:
 
                 def handle(message):
@@ -140,6 +171,9 @@ def test_the_user_with_few_rights(server, redis, key, wait_until):
             assert health.error is None
             assert health.streams[0].pending == 0
             assert len(stream.redrive(key, "billing")) == 1
+            assert stream.trim(key, Retention(max_len=0)) == Trimmed(removed=7, held_back=[])
+            assert stream.forget_group(key, "billing")
+            assert "XADD" not in caplog.text
             with redis_py.Redis(connection_pool=pool.get_pool()) as client:
                 for command in (["FLUSHALL"], ["KEYS", "*"], ["SHUTDOWN"], ["GET", "other"]):
                     with pytest.raises(redis_py.exceptions.NoPermissionError):

@@ -418,7 +418,7 @@ def test_redriving(redis, key):
     assert lane.run(call) == [b"OK", b"7-0"]
     assert lane.run(call) == [b"OK"]
     consumer = lane.join()
-    [delivery] = lane.poll(consumer, checkpoint=False).deliveries
+    [delivery] = lane.poll(consumer, redrives=True).deliveries
     assert (delivery.id, delivery.count, delivery.lost) == ("7-0", 1, 0)
     about = (lane.keys, lane.name, consumer, ["7-0"])
     assert lane.run(script_calls.ack(*about, delete=True)) == [b"OK"]

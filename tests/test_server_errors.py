@@ -231,7 +231,7 @@ async def test_servers_that_quote_a_message(flavour, private_server, caplog):
     """A server without XADD quotes the message: it is not shown."""
     server = private_server("--rename-command", "XADD", "")
     params = params_of(server)
-    async with flavour.pool(params) as pool, flavour.stream(pool) as stream:
+    async with flavour.pool(params) as pool, flavour.stream(pool, retry_seconds=0) as stream:
         with pytest.raises(ServerError, match="unknown command") as caught:
             await stream.publish_message("orders", {"iban": "DE89"})
     assert "DE89" not in f"{caught.value}{caught.value.__cause__}{caplog.text}"

@@ -12,13 +12,16 @@ from step_redis.errors import (
     ConfigurationError,
     ConnectionFailedError,
     DecodeError,
+    DuplicateConflict,
     EncodeError,
+    GroupInUseError,
     GroupNotFoundError,
     HandlerTimeoutError,
     LeaseLost,
     MessageError,
     NotAStreamError,
     OperationTimeoutError,
+    PartlyPublishedError,
     PermissionDeniedError,
     PoolClosedError,
     PoolError,
@@ -36,6 +39,8 @@ from step_redis.health import ConsumerHealth, Counters, StreamHealth
 from step_redis.messages import ReceivedMessage
 from step_redis.params import StepRedisPoolParams
 from step_redis.policy import ConsumerOptions, Exponential, RetryPolicy
+from step_redis.publishing import DelayedMessage, DelayedMessages
+from step_redis.retention import HeldBack, Retention, Trimmed
 
 __all__ = [
     "AuthenticationFailedError",
@@ -45,19 +50,26 @@ __all__ = [
     "ConsumerOptions",
     "Counters",
     "DecodeError",
+    "DelayedMessage",
+    "DelayedMessages",
+    "DuplicateConflict",
     "EncodeError",
     "Exponential",
+    "GroupInUseError",
     "GroupNotFoundError",
     "HandlerTimeoutError",
+    "HeldBack",
     "LeaseLost",
     "MessageError",
     "NotAStreamError",
     "OperationTimeoutError",
+    "PartlyPublishedError",
     "PermissionDeniedError",
     "PoolClosedError",
     "PoolError",
     "PoolExhaustedError",
     "ReceivedMessage",
+    "Retention",
     "RetryPolicy",
     "ServerError",
     "ServerLoadingError",
@@ -73,4 +85,5 @@ __all__ = [
     "StreamHealth",
     "StreamNotFoundError",
     "TlsFailedError",
+    "Trimmed",
 ]

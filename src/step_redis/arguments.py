@@ -4,7 +4,7 @@ from typing import Any
 
 from step_redis.errors import ConfigurationError
 
-__all__ = ["HandlerKindError", "check_name", "check_type", "check_whole", "shown"]
+__all__ = ["HandlerKindError", "check_name", "check_number", "check_type", "check_whole", "shown"]
 
 _LONGEST_SHOWN = 80
 
@@ -48,4 +48,19 @@ def check_whole(argument: str, value: Any, least: int, *, none: str | None = Non
         otherwise = f", or None {none}" if none is not None else ""
         raise ConfigurationError(
             f"{argument} must be a whole number of at least {least}{otherwise}; got {shown(value)}"
+        )
+
+
+def check_number(
+    argument: str, value: Any, least: float, *, above: bool = False, none: str | None = None
+) -> None:
+    """Refuse what is no number of at least, or above, ``least``."""
+    if value is None and none is not None:
+        return
+    number: Any = value if type(value) in (int, float) else -1.0
+    if not least <= number < 1e9 or (above and number == least):
+        bound = "more than" if above else "at least"
+        otherwise = f", or None {none}" if none is not None else ""
+        raise ConfigurationError(
+            f"{argument} must be a number of {bound} {least:g}{otherwise}; got {shown(value)}"
         )

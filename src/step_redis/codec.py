@@ -13,10 +13,11 @@ import attrs
 
 from step_redis.errors import ConfigurationError, DecodeError, EncodeError
 
-__all__ = ["HEADER_PREFIX", "RESERVED_PREFIX", "Codec", "Decoded"]
+__all__ = ["HEADER_PREFIX", "RESERVED_PREFIX", "TYPES", "Codec", "Decoded"]
 
 RESERVED_PREFIX = "_step:"
-_TYPES = "_step:t"
+TYPES = "_step:t"
+"""The field that notes what is not text."""
 HEADER_PREFIX = "_step:h:"
 """What the field of a header begins with; the header's name follows."""
 
@@ -86,7 +87,7 @@ class Codec:
                 types[key] = kind
             fields += (_utf8(key, f"key {key!r}"), stored)
         if types or not fields:
-            fields += (_TYPES.encode(), _encode_json(types).encode())
+            fields += (TYPES.encode(), _encode_json(types).encode())
         return fields + _encode_headers({} if headers is None else headers)
 
     def _encode_value(self, key: str, value: Any) -> tuple[bytes, str]:
@@ -159,7 +160,7 @@ class Codec:
             else:
                 data[_text_or_bytes(name)] = _text_or_bytes(stored)
         if types:
-            raise DecodeError(f"{_TYPES} names {_names(types)}, which the entry does not have")
+            raise DecodeError(f"{TYPES} names {_names(types)}, which the entry does not have")
         return Decoded(data, headers)
 
 
@@ -181,15 +182,15 @@ def _encode_headers(headers: Mapping[str, str]) -> list[bytes]:
 
 def _decode_types(raw: Mapping[bytes, bytes]) -> dict[str, str] | None:
     """Return what ``_step:t`` says, or None if the entry does not have it."""
-    stored = raw.get(_TYPES.encode())
+    stored = raw.get(TYPES.encode())
     if stored is None:
         return None
-    types = _json(stored, _TYPES)
+    types = _json(stored, TYPES)
     if type(types) is not dict:
-        raise DecodeError(f"{_TYPES} is not a JSON object")
+        raise DecodeError(f"{TYPES} is not a JSON object")
     unknown = [name for name, kind in types.items() if kind not in ("j", "b")]
     if unknown:
-        raise DecodeError(f"{_TYPES} gives an unknown type to {_names(unknown)}")
+        raise DecodeError(f"{TYPES} gives an unknown type to {_names(unknown)}")
     return types
 
 

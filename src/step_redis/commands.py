@@ -26,6 +26,7 @@ __all__ = [
     "read_pending",
     "xack",
     "xadd",
+    "xadd_options",
     "xclaim",
     "xgroup_create",
     "xpending",
@@ -66,14 +67,17 @@ def xgroup_create(stream: str, group: str, start_id: str) -> Command:
     return ("XGROUP", "CREATE", stream, group, start_id, "MKSTREAM")
 
 
-def xadd(
-    stream: str, fields: Sequence[bytes], *, max_len: int | None, exact: bool, create: bool
-) -> Command:
-    """Append an entry; answered with its id, or None if ``create`` forbids to make the stream."""
-    options: list[Argument] = [] if create else ["NOMKSTREAM"]
-    if max_len is not None:
-        options += ["MAXLEN", "=" if exact else "~", max_len]
+def xadd(stream: str, fields: Sequence[bytes], options: Sequence[Argument] = ()) -> Command:
+    """Append an entry; answered with its id, or None if NOMKSTREAM forbids to make the stream."""
     return ("XADD", stream, *options, "*", *fields)
+
+
+def xadd_options(max_len: int | None, *, exact: bool, create: bool) -> tuple[Argument, ...]:
+    """Return options for `xadd`; without ``create`` it makes no stream that is not there."""
+    options: tuple[Argument, ...] = () if create else ("NOMKSTREAM",)
+    if max_len is not None:
+        options += ("MAXLEN", "=" if exact else "~", max_len)
+    return options
 
 
 def xack(stream: str, group: str, ids: Iterable[str]) -> Command:

@@ -13,13 +13,16 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailedError",
     "DecodeError",
+    "DuplicateConflict",
     "EncodeError",
+    "GroupInUseError",
     "GroupNotFoundError",
     "HandlerTimeoutError",
     "LeaseLost",
     "MessageError",
     "NotAStreamError",
     "OperationTimeoutError",
+    "PartlyPublishedError",
     "PermissionDeniedError",
     "PoolClosedError",
     "PoolError",
@@ -142,6 +145,10 @@ class GroupNotFoundError(StreamError):
     """There is no such stream, or no such consumer group on it (``NOGROUP``)."""
 
 
+class GroupInUseError(StreamError):
+    """Consumers are at work in the group that was to be forgotten; nothing was changed."""
+
+
 class NotAStreamError(StreamError):
     """The key holds something else than a stream (``WRONGTYPE``)."""
 
@@ -156,6 +163,33 @@ class EncodeError(MessageError, redis.exceptions.DataError):
 
 class DecodeError(MessageError):
     """An entry says of itself what is not so; ``receive_message`` hands it over with ``error``."""
+
+
+class DuplicateConflict(MessageError):  # noqa: N818 - the field's word for it
+    """Another message was published with the same ``dedup_id``; nothing was written.
+
+    Attributes:
+        first_id: The id of the one that was published, or its handle if it was delayed.
+    """
+
+    first_id = ""
+
+
+class PartlyPublishedError(MessageError):
+    """Publishing several messages ended amid them; ``__cause__`` says why.
+
+    Per stream, what was written comes first, then what may have been written; what follows was not.
+    ``outcome_unknown`` is True if there is something that may have been.
+
+    Attributes:
+        written: For each stream the ids of the messages that were written, in order from the first.
+        unknown: For each stream, how many messages after those may have been written.
+    """
+
+    def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(message, outcome_unknown=outcome_unknown)
+        self.written: dict[str, list[str]] = {}
+        self.unknown: dict[str, int] = {}
 
 
 class LeaseLost(MessageError):  # noqa: N818 - the field's word for it

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import ssl
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ __all__ = [
     "Subject",
     "connect_failure",
     "is_reply",
+    "is_without_scripts",
     "reply_failure",
     "talk_failure",
     "told",
@@ -43,6 +45,12 @@ _HIDDEN = "***"
 
 _QUOTED = ", with args beginning with"
 """Servers quote the arguments of a command they do not know, cut and changed: none are shown."""
+
+_SCRIPT_DENIED = "The user executing the script can't"
+"""What a script is told since Redis 7 for what its user may not do."""
+
+_NO_SCRIPTS = re.compile("unknown command .EVAL")
+"""What a server says on which scripts were disabled."""
 
 _EXHAUSTED = ("No connection available.",)
 """What redis-py's blocking pool says, in an error of the same class as a network failure."""
@@ -146,13 +154,16 @@ def talk_failure(
 def reply_failure(error: redis.exceptions.RedisError, target: Target) -> StepRedisError:
     """Return the failure that an error reply stands for; the command was not carried out."""
     text = _clean(error, target)
-    match _code(error):
+    match "NOPERM" if _SCRIPT_DENIED in text else _code(error):
         case "NOGROUP":
             return GroupNotFoundError(
                 "there is no such stream or no such group on it; create_input_stream makes both"
             )
         case "WRONGTYPE":
-            return NotAStreamError("the key holds something else than a stream")
+            return NotAStreamError(
+                "the key holds something else than a stream; or a key beside it, whose name begins"
+                " with the stream's in braces, is none of step_redis"
+            )
         case "NOPERM":
             return PermissionDeniedError(
                 f"{target.name} denied permission: {text}. Give the user the command and the key"
@@ -170,6 +181,11 @@ def reply_failure(error: redis.exceptions.RedisError, target: Target) -> StepRed
             failure = ServerError(f"{target.name} answered with an error: {text}")
             failure.code = _code(error)
             return failure
+
+
+def is_without_scripts(error: StepRedisError) -> bool:
+    """Whether a call of a script failed because the user, or this server, may run none."""
+    return isinstance(error, PermissionDeniedError) or _NO_SCRIPTS.search(str(error)) is not None
 
 
 def is_reply(error: object, code: str) -> bool:

@@ -8,7 +8,18 @@ from redis.crc import key_slot
 
 from step_redis.errors import ConfigurationError
 
-__all__ = ["GroupKeys", "dead_letter_stream", "derived_key", "redrive_group", "same_slot"]
+__all__ = [
+    "REDRIVE_PREFIX",
+    "GroupKeys",
+    "dead_letter_stream",
+    "delayed_key",
+    "derived_key",
+    "redrive_group",
+    "same_slot",
+]
+
+REDRIVE_PREFIX = "_step:redrive:"
+"""What the names of groups for redriving begin with; they receive nothing by themselves."""
 
 
 def derived_key(stream: str, suffix: str) -> str:
@@ -36,9 +47,14 @@ def dead_letter_stream(stream: str) -> str:
     return derived_key(stream, "dead")
 
 
+def delayed_key(stream: str) -> str:
+    """Return the key that holds the messages of a stream that are not due yet."""
+    return derived_key(stream, "delayed")
+
+
 def redrive_group(stream: str, group: str) -> str:
     """Return the group on a dead-letter stream that takes one group's redriven messages."""
-    return f"_step:redrive:{quote(group, safe='')}@{stream}"
+    return f"{REDRIVE_PREFIX}{quote(group, safe='')}@{stream}"
 
 
 def same_slot(stream: str, other: str) -> bool:
@@ -56,6 +72,8 @@ class GroupKeys:
     due: str
     attempts: str
     checkpoint: str
+    delayed: str
+    """Of the stream, whichever the group."""
 
     @classmethod
     def of(cls, stream: str, group: str) -> Self:
@@ -66,6 +84,7 @@ class GroupKeys:
             due=derived_key(stream, f"due:{group}"),
             attempts=derived_key(stream, f"attempts:{group}"),
             checkpoint=derived_key(stream, f"checkpoint:{group}"),
+            delayed=delayed_key(stream),
         )
 
     @property

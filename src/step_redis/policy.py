@@ -6,27 +6,13 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from step_redis.arguments import check_name, check_whole, shown
+from step_redis.arguments import check_name, check_number, check_whole, shown
 from step_redis.errors import ConfigurationError
 
 __all__ = ["ConsumerOptions", "Exponential", "GroupLostPolicy", "RetryPolicy"]
 
 GroupLostPolicy: TypeAlias = Literal["replay", "resume", "latest", "fail"]
 _GROUP_LOST = ("replay", "resume", "latest", "fail")
-
-
-def _check_number(
-    name: str, value: Any, least: float, *, above: bool = False, none: str | None = None
-) -> None:
-    if value is None and none is not None:
-        return
-    number: Any = value if type(value) in (int, float) else -1.0
-    if not least <= number < 1e9 or (above and number == least):
-        bound = "more than" if above else "at least"
-        otherwise = f", or None {none}" if none is not None else ""
-        raise ConfigurationError(
-            f"{name} must be a number of {bound} {least:g}{otherwise}; got {shown(value)}"
-        )
 
 
 @attrs.frozen
@@ -47,10 +33,10 @@ class Exponential:
     jitter: float = 0.1
 
     def __attrs_post_init__(self) -> None:
-        _check_number("first_seconds", self.first_seconds, 0)
-        _check_number("factor", self.factor, 1)
-        _check_number("limit_seconds", self.limit_seconds, 0)
-        _check_number("jitter", self.jitter, 0)
+        check_number("first_seconds", self.first_seconds, 0)
+        check_number("factor", self.factor, 1)
+        check_number("limit_seconds", self.limit_seconds, 0)
+        check_number("jitter", self.jitter, 0)
         if self.jitter > 1:
             raise ConfigurationError(f"jitter must be between 0 and 1; got {self.jitter!r}")
 
@@ -106,9 +92,9 @@ class RetryPolicy:
             if not self.delays:
                 raise ConfigurationError("delays must not be empty: 0 retries at once")
             for delay in self.delays:
-                _check_number("delays", delay, 0)
+                check_number("delays", delay, 0)
         elif not isinstance(self.delays, Exponential):
-            _check_number("delays", self.delays, 0)
+            check_number("delays", self.delays, 0)
         kinds: Any = self.non_retryable
         for kind in kinds if isinstance(kinds, tuple) else [kinds]:
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
@@ -207,11 +193,11 @@ class ConsumerOptions:
         check_whole("concurrency", self.concurrency, 1)
         check_whole("prefetch", self.prefetch, 1)
         check_whole("prefetch_bytes", self.prefetch_bytes, 1)
-        _check_number("lease_seconds", self.lease_seconds, 1)
-        _check_number("grace_seconds", self.grace_seconds, 0)
-        _check_number("stuck_seconds", self.stuck_seconds, 0, above=True)
+        check_number("lease_seconds", self.lease_seconds, 1)
+        check_number("grace_seconds", self.grace_seconds, 0)
+        check_number("stuck_seconds", self.stuck_seconds, 0, above=True)
         for name in ("handler_timeout_seconds", "outage_limit_seconds", "foreign_idle_seconds"):
-            _check_number(name, getattr(self, name), 0, above=True, none="for no limit")
+            check_number(name, getattr(self, name), 0, above=True, none="for no limit")
         if not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(f"retry must be a RetryPolicy; got {shown(self.retry)}")
         if self.on_group_lost not in _GROUP_LOST:

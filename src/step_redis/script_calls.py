@@ -63,6 +63,8 @@ class Polled:
     """How many dead consumers were removed."""
     lowest: str
     """The lowest id that was pending with the caller before, or ""."""
+    delayed_due: int
+    """How many delayed messages are due, which are to be published; -1 if that cannot be told."""
     deliveries: list[Delivery]
 
 
@@ -85,12 +87,12 @@ def poll(
     *,
     count: int,
     foreign_ms: int = -1,
-    checkpoint: bool = True,
+    redrives: bool = False,
 ) -> ScriptCall:
     """Renew the lease, take due messages, look for dead consumers now and then."""
-    marked = (keys.checkpoint,) if checkpoint else ()
+    beside = () if redrives else (keys.checkpoint, keys.delayed)
     sweep = (SWEEP_MS, SWEEP_BUDGET, foreign_ms)
-    return _call("poll", (*keys.group, *marked), group, name, lease_ms, count, *sweep)
+    return _call("poll", (*keys.group, *beside), group, name, lease_ms, count, *sweep)
 
 
 def ack(keys: GroupKeys, group: str, name: str, ids: Iterable[str], *, delete: bool) -> ScriptCall:
@@ -150,8 +152,8 @@ def read_messages(rows: Iterable[Any]) -> list[Delivery]:
 
 def read_polled(reply: Sequence[Any]) -> Polled:
     """Return what a poll that succeeded replied."""
-    _, next_due_ms, parked, removed, lowest, *rows = reply
-    return Polled(next_due_ms, parked, removed, lowest.decode(), read_messages(rows))
+    _, next_due_ms, parked, removed, lowest, delayed_due, *rows = reply
+    return Polled(next_due_ms, parked, removed, lowest.decode(), delayed_due, read_messages(rows))
 
 
 def _rising(ids: Iterable[str]) -> list[str]:

@@ -57,7 +57,7 @@ class Client:
         call = script_calls.poll(
             *(self.group.keys, self.group.name, name, LEASE_MS),
             count=count,
-            checkpoint=not self.group.is_lane,
+            redrives=self.group.is_lane,
         )
         self.send_alone("poll", name, call)
 

@@ -15,14 +15,12 @@ from step_redis.dead_letters import (
 from step_redis.errors import EncodeError, LeaseLost, StepRedisError
 from step_redis.failures import Subject, told
 from step_redis.lease import Attempt, Held
+from step_redis.scripts import MOST_VALUES
 from step_redis.settlement import BuildCall, Settlement
 
 from .keeper import POLL_SECONDS
 from .membership import Membership
 from .settler import Settler
-
-_FIELDS_LIMIT = 7900
-"""Names and values that Lua's stack takes as the arguments of one command."""
 
 
 class Case:
@@ -145,11 +143,11 @@ class Case:
     ) -> str | None:
         """Write an entry to another stream and acknowledge it; return the entry's id, if known."""
         membership = self.membership
-        if len(fields) > _FIELDS_LIMIT:
+        if len(fields) > MOST_VALUES:
             with self.told(action):
                 raise EncodeError(
                     f"an entry of {len(fields) // 2} fields cannot be moved: scripts write"
-                    f" {_FIELDS_LIMIT // 2} at most"
+                    f" {MOST_VALUES // 2} at most"
                 )
         return await self._settle(
             action,

@@ -10,6 +10,7 @@ from step_redis.backoff import delays
 from step_redis.deadline import Deadline, lease_now, now
 from step_redis.errors import GroupNotFoundError, StepRedisError
 from step_redis.outage import Outage, passes_by_itself
+from step_redis.publishing import DUE_LIMIT, publish_due
 
 from .membership import Membership
 
@@ -42,6 +43,7 @@ class Keeper:
         shared, options = membership.shared, membership.shared.options
         self._was_member = False
         self._told = False
+        """Whether what cannot be done, though the lease can be renewed, was told."""
         self._outage = Outage(
             f"the consumer of {membership.stream!r} in group {membership.group!r}",
             options.outage_limit_seconds,
@@ -199,7 +201,7 @@ class Keeper:
                     *(self._membership.keys, self._membership.group, name, self._lease_ms),
                     count=room,
                     foreign_ms=-1 if self._membership.redrives else self._foreign_ms,
-                    checkpoint=not self._membership.redrives,
+                    redrives=self._membership.redrives,
                 )
             )
         except StepRedisError as error:
@@ -225,6 +227,8 @@ class Keeper:
             self._membership.shared.counters.taken_over += polled.parked
             self._membership.shared.counters.consumers_removed += polled.removed
             self._membership.more_due = polled.next_due_ms == 0
+        if polled.delayed_due:
+            await self._publish_due()
         if polled.parked:
             self._membership.shared.logger.warning(
                 "group %r of stream %r: took over %d messages of dead consumers",
@@ -233,6 +237,23 @@ class Keeper:
         if polled.next_due_ms > 0:
             return min(self._beat_seconds, max(SOON_SECONDS, polled.next_due_ms / 1000))
         return self._beat_seconds
+
+    async def _publish_due(self) -> None:
+        """Append delayed messages that are due; whoever does it first has done it for all."""
+        try:
+            # What it does it does once, however often it is repeated.
+            _, moved = await self._run(publish_due(self._membership.stream))
+        except StepRedisError as error:
+            # A lease must not end because of it.
+            if not self._told:
+                self._told = True
+                self._membership.shared.logger.error(  # noqa: TRY400 - its text says it all
+                    "delayed messages of %r are not published while this lasts: %s",
+                    *(self._membership.stream, error),
+                )
+            return
+        self._told = False
+        self._membership.rung = self._membership.rung or moved == DUE_LIMIT
 
     async def _run(self, call: script_calls.ScriptCall, within: float | None = None) -> list[Any]:
         return await self._membership.shared.connections.run(

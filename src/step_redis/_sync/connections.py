@@ -81,11 +81,7 @@ class Connections:
         if apart:
             pool, places = self._readers, self._reader_places
         try:
-            if not places.take(place, _shortest(within, self._available_seconds)):
-                raise PoolExhaustedError(
-                    f"all connections to {self.target.name} stayed in use: raise max_connections or"
-                    " connection_available_timeout"
-                )
+            self._take_place(places, place, within)
             seconds = self.target.socket_seconds if seconds is None else seconds
             return self._talk(pool, commands, effect, seconds, within)
         finally:
@@ -95,7 +91,7 @@ class Connections:
         self,
         script: ScriptCall,
         *,
-        effect: str,
+        effect: str | None,
         within: float | None = None,
         seconds: float | None = None,
         apart: bool = False,
@@ -117,17 +113,25 @@ class Connections:
         answer: list[Any] = reply
         return answer
 
+    def converse(self, place: Place) -> tuple[threads.RedisPool, threads.Connection]:
+        """Return a connection for commands, to send on several before the replies are read.
+
+        Whoever uses it gives it back to its pool, and then the place with `end_conversation`.
+        """
+        self._take_place(self._command_places, place, None)
+        return self._commands, self._connection(self._commands, None)
+
+    def end_conversation(self, place: Place) -> None:
+        """Give back what `converse` took, if it did."""
+        self._command_places.give(place)
+
     def reserve_reader(self, place: Place, within: float | None) -> None:
         """Wait for one of the connections for reads, at most so long; `free_reader` gives it back.
 
         Raises:
             PoolExhaustedError: All stayed in use.
         """
-        if not self._reader_places.take(place, _shortest(within, self._available_seconds)):
-            raise PoolExhaustedError(
-                f"all connections to {self.target.name} for reads stayed in use:"
-                " raise max_read_connections"
-            )
+        self._take_place(self._reader_places, place, within)
 
     def free_reader(self, place: Place) -> None:
         """Give back what `reserve_reader` took, if it did."""
@@ -150,6 +154,16 @@ class Connections:
         self.aclose_readers()
         self._commands.disconnect()
 
+    def _take_place(self, places: threads.Places, place: Place, within: float | None) -> None:
+        if places.take(place, _shortest(within, self._available_seconds)):
+            return
+        which, limit = "", "max_connections or connection_available_timeout"
+        if places is self._reader_places:
+            which, limit = " for reads", "max_read_connections"
+        raise PoolExhaustedError(
+            f"all connections to {self.target.name}{which} stayed in use: raise {limit}"
+        )
+
     def _talk(
         self,
         pool: threads.RedisPool,
@@ -169,13 +183,8 @@ class Connections:
             for _ in commands:
                 replies.append(threads.read_reply(connection, seconds))  # noqa: PERF401
             done = True
-        except REDIS_FAILURES as error:
-            failure = talk_failure(error, self.target, effect, handled)
-        except Exception:
-            # redis-py stumbles over a connection that is closed under it.
-            if not self._closed:
-                raise
-            failure = self._closed_failure(effect)
+        except Exception as error:  # noqa: BLE001 - it raises what is no failure to talk
+            failure = self.failure(error, effect, handled)
         else:
             return replies
         finally:
@@ -185,6 +194,17 @@ class Connections:
             threads.give_connection(pool, connection)
         # Raised here, and not above, it does not carry redis-py's error and its text along.
         raise failure
+
+    def failure(
+        self, error: Exception, effect: str | None, handled: BaseException | None
+    ) -> StepRedisError:
+        """Return what a failure amid a conversation means; raise one that is none of it."""
+        if isinstance(error, REDIS_FAILURES):
+            return talk_failure(error, self.target, effect, handled)
+        # redis-py stumbles over a connection that is closed under it.
+        if not self._closed:
+            raise error
+        return self._closed_failure(effect)
 
     def _connection(self, pool: threads.RedisPool, within: float | None) -> threads.Connection:
         """Return a working connection; a server that is away for a moment is waited for."""

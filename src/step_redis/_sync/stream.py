@@ -2,7 +2,7 @@
 """StepRedisStream: publish to streams, receive from consumer groups, acknowledge."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -10,37 +10,23 @@ from redis.exceptions import ResponseError
 
 from step_redis import keys
 from step_redis._backend import threads
-from step_redis.arguments import check_name, check_whole
+from step_redis.arguments import check_name, check_number, check_type, check_whole, shown
 from step_redis.codec import Codec
-from step_redis.commands import (
-    Command,
-    expire,
-    message_ids,
-    ping,
-    read_deliveries,
-    read_entries,
-    read_pending,
-    xack,
-    xadd,
-    xclaim,
-    xgroup_create,
-    xpending,
-    xrange,
-    xreadgroup,
-)
-from step_redis.deadline import Deadline
-from step_redis.errors import PoolClosedError, StreamNotFoundError
-from step_redis.failures import Subject, is_reply, reply_failure, told
-from step_redis.messages import Delivery, ReceivedMessage, received_messages
+from step_redis.commands import expire, message_ids, ping, xgroup_create
+from step_redis.errors import ConfigurationError, GroupInUseError
+from step_redis.failures import Subject, told
+from step_redis.ledger import LEDGER_SECONDS
+from step_redis.retention import Retention, Trimmed, forget_group
 
 from .dead_letters import DeadLetters
-from .pool import StepRedisPool, connections_of
-from .reader import Reader
+from .pool import StepRedisPool
+from .producer import Producer
+from .publishing import Publishing
+from .receiving import Receiving
+from .trimmer import Trimmer
 
-_logger = logging.getLogger("step_redis")
 
-
-class StepRedisStream:
+class StepRedisStream(Publishing, Receiving):
     """Streams and consumer groups of one server.
 
     Used as a context manager, it ends reads that are under way when it is left; the pool stays
@@ -56,6 +42,10 @@ class StepRedisStream:
             a value is not UTF-8, or ``"bytes"`` for all names and values of entries without
             ``_step:t`` (a message of `publish_message` whose values are all ``str`` is such an
             entry too).
+        retry_seconds: For how long publishing is repeated after its reply was lost; it is written
+            once all the same. 0 publishes by plain XADD, which is never repeated.
+        retention: What the streams that this object publishes to are trimmed to, a little with
+            every hundred messages; None trims nothing.
 
     Raises:
         ConfigurationError: ``pool`` is none, or of the other flavour.
@@ -68,16 +58,22 @@ class StepRedisStream:
         *,
         default: Callable[[Any], Any] | None = None,
         foreign: Literal["str", "bytes"] = "str",
+        retry_seconds: float = 30,
+        retention: Retention | None = None,
     ) -> None:
-        self._logger = logger or _logger
-        self._codec = Codec(default=default, foreign=foreign)
-        self._connections = connections_of(pool)
+        super().__init__(pool, logger, Codec(default=default, foreign=foreign))
+        check_number("retry_seconds", retry_seconds, 0)
+        if retry_seconds > LEDGER_SECONDS / 3:
+            raise ConfigurationError(
+                f"retry_seconds must be {LEDGER_SECONDS // 3} at most, since the server remembers"
+                f" for {LEDGER_SECONDS} s what was published; got {shown(retry_seconds)}"
+            )
+        if retention is not None:
+            check_type("retention", retention, Retention)
         self._owns_readers = not isinstance(pool, StepRedisPool)
-        self._closed = False
-        self._readers: dict[tuple[str, str, str], Reader] = {}
-
-    def __repr__(self) -> str:
-        return f"StepRedisStream({self._connections.target.name})"
+        self._readers = {}
+        self._producer = Producer(self._connections, self._logger, retry_seconds)
+        self._trimmer = Trimmer(self._connections, self._logger, retention)
 
     def __enter__(self) -> Self:
         return self
@@ -146,224 +142,6 @@ class StepRedisStream:
                 )
             return not isinstance(reply, ResponseError)
 
-    def publish_message(
-        self,
-        stream_name: str,
-        message: Mapping[str, Any],
-        max_len: int | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        exact_trim: bool = False,
-        create: bool = True,
-    ) -> str:
-        """Append a message to a stream.
-
-        Args:
-            stream_name: The stream.
-            message: A dict of str to str, bytes, int, float, bool, None, list or dict.
-            max_len: Trim the stream to about so many of its latest entries. It removes the oldest
-                whether or not a group has read or acknowledged them. None never trims.
-            headers: Metadata, str to str, beside the message.
-            exact_trim: Trim to exactly ``max_len``, which costs the server more.
-            create: Whether to make a stream that does not exist.
-
-        Returns:
-            The id of the entry.
-
-        Raises:
-            EncodeError: The message holds something that would not come back as it is.
-            StreamNotFoundError: There is no such stream and ``create`` is False.
-            StepRedisError: Anything else; ``outcome_unknown`` says whether the entry may have been
-                written. It is never sent a second time.
-        """
-        with told(self._logger, Subject("publish_message", stream_name)):
-            check_name("stream_name", stream_name)
-            check_whole("max_len", max_len, 1, none="to keep all entries")
-            fields = self._codec.encode(message, headers)
-            [reply] = self._call(
-                xadd(stream_name, fields, max_len=max_len, exact=exact_trim, create=create),
-                effect="the entry may have been written",
-            )
-            if reply is None:
-                raise StreamNotFoundError(
-                    "there is no such stream: create_input_stream makes one, create=True too"
-                )
-            written: str = reply.decode()
-            return written
-
-    def receive_message(
-        self,
-        stream_name: str,
-        group_name: str,
-        consumer_name: str,
-        wait_ms: int | None = 0,
-        count: int = 1,
-        ttl_seconds: int | None = None,
-    ) -> list[ReceivedMessage]:
-        """Receive messages that no consumer of the group has received yet.
-
-        First come messages that an interrupted earlier call for this consumer received and did
-        not hand over. Concurrent calls for one consumer take turns.
-
-        Args:
-            stream_name: The stream.
-            group_name: The group.
-            consumer_name: The consumer; made when it first reads.
-            wait_ms: How long to wait for a message, in milliseconds. 0 returns at once, None
-                waits until there is one. May be longer than ``socket_timeout``.
-            count: How many messages to return at most.
-            ttl_seconds: Set the stream's time to live anew, before every wait and at least every
-                half of it during the wait; None leaves it as it is.
-
-        Returns:
-            The messages in the order of the stream, none if none came in time. An entry that
-            cannot be decoded is among them, with ``error`` set.
-
-        Raises:
-            GroupNotFoundError: There is no such stream or group.
-            PoolExhaustedError: No connection for reads became free within the wait.
-            StepRedisError: Anything else. What the call had received comes with the next one.
-        """
-        subject = Subject("receive_message", stream_name, group_name, consumer_name)
-        with told(self._logger, subject):
-            self._check_consumer(stream_name, group_name, consumer_name, count)
-            check_whole("wait_ms", wait_ms, 0, none="to wait until there is a message")
-            check_whole("ttl_seconds", ttl_seconds, 1, none="to leave the TTL as it is")
-            self._check_open()
-        deadline = Deadline.after(None if wait_ms is None else wait_ms / 1000)
-        reader = self._reader(subject)
-        return reader.receive(count, deadline, ttl_seconds)
-
-    def receive_pending(
-        self, stream_name: str, group_name: str, consumer_name: str, count: int = 1
-    ) -> list[ReceivedMessage]:
-        """Receive this consumer's own unacknowledged messages again, as after a restart.
-
-        They come from the oldest on, again with each call until they are acknowledged; each time
-        their delivery count rises. Entries that were deleted while they were pending are
-        acknowledged and left out.
-
-        Returns:
-            The messages, none if nothing is pending.
-
-        Raises:
-            GroupNotFoundError: There is no such stream or group.
-        """
-        subject = Subject("receive_pending", stream_name, group_name, consumer_name)
-        with told(self._logger, subject):
-            self._check_consumer(stream_name, group_name, consumer_name, count)
-            read = xreadgroup(
-                stream_name, group_name, consumer_name, count=count, block_ms=None, start="0"
-            )
-            listed = xpending(stream_name, group_name, count=count, consumer=consumer_name)
-            while True:
-                read_reply, listed_reply = self._call(read, listed)
-                entries = read_deliveries(read_reply)
-                counts = {pending.id: pending.count for pending in read_pending(listed_reply)}
-                self._forget_deleted(
-                    stream_name, group_name, [id_ for id_, fields in entries if fields is None]
-                )
-                # What is not listed was acknowledged or taken over between the two commands.
-                deliveries = [
-                    Delivery(id_, fields, counts[id_])
-                    for id_, fields in entries
-                    if fields is not None and id_ in counts
-                ]
-                if deliveries or len(entries) < count:
-                    return self._hand_over(subject, deliveries)
-
-    def claim_messages(
-        self,
-        stream_name: str,
-        group_name: str,
-        consumer_name: str,
-        min_idle_ms: int,
-        count: int = 1,
-    ) -> list[ReceivedMessage]:
-        """Take over messages that were received and left unacknowledged, by whichever consumer.
-
-        For programs without leases: an idle time cannot tell a dead consumer from a slow one, so
-        choose it longer than the longest handling. Entries that were deleted while they were
-        pending are acknowledged and left out.
-
-        Args:
-            stream_name: The stream.
-            group_name: The group.
-            consumer_name: The consumer that gets them.
-            min_idle_ms: Take only what was delivered at least so many milliseconds ago.
-            count: How many messages to take at most.
-
-        Returns:
-            The messages, oldest first, none if nothing is idle for so long. Delivering them
-            counted once more.
-
-        Raises:
-            GroupNotFoundError: There is no such stream or group.
-        """
-        subject = Subject("claim_messages", stream_name, group_name, consumer_name)
-        with told(self._logger, subject):
-            self._check_consumer(stream_name, group_name, consumer_name, count)
-            check_whole("min_idle_ms", min_idle_ms, 0)
-            while True:
-                [reply] = self._call(
-                    xpending(stream_name, group_name, count=count, min_idle_ms=min_idle_ms)
-                )
-                idle = {pending.id: pending.count for pending in read_pending(reply)}
-                if not idle:
-                    return []
-                [reply] = self._call(
-                    xclaim(
-                        *(stream_name, group_name, consumer_name), min_idle_ms=min_idle_ms, ids=idle
-                    ),
-                    effect="messages may have been taken over: receive_pending returns them",
-                )
-                deliveries = [
-                    Delivery(id_, fields or [], idle[id_] + 1)
-                    for id_, fields in read_entries(reply)
-                ]
-                if len(deliveries) < len(idle):
-                    claimed = {delivery.id for delivery in deliveries}
-                    missing = [id_ for id_ in idle if id_ not in claimed]
-                    replies = self._call(*(xrange(stream_name, id_) for id_ in missing))
-                    deleted = [id_ for id_, at in zip(missing, replies, strict=True) if not at]
-                    self._forget_deleted(stream_name, group_name, deleted)
-                if deliveries or len(idle) < count:
-                    return self._hand_over(subject, deliveries)
-
-    def acknowledge_message(
-        self, stream_name: str, group_name: str, message_id: str | Iterable[str]
-    ) -> int:
-        """Acknowledge messages: the group is done with them.
-
-        It is plain XACK: whoever knows the id can acknowledge, whichever consumer has it.
-
-        Args:
-            stream_name: The stream.
-            group_name: The group.
-            message_id: The ``id`` of a received message, or several of them.
-
-        Returns:
-            How many were acknowledged: 0 for one that was not pending (any more), or if there is
-            no such stream or group.
-        """
-        subject = Subject(
-            "acknowledge_message",
-            stream_name,
-            group_name,
-            message_id=message_id if isinstance(message_id, str) else None,
-        )
-        with told(self._logger, subject):
-            check_name("stream_name", stream_name)
-            check_name("group_name", group_name)
-            ids = message_ids(message_id)
-            if not ids:
-                return 0
-            [reply] = self._call(
-                xack(stream_name, group_name, ids), effect="messages may have been acknowledged"
-            )
-            acknowledged: int = reply
-            return acknowledged
-
     def redrive(
         self,
         stream_name: str,
@@ -408,6 +186,64 @@ class StepRedisStream:
             wanted = None if ids is None else message_ids(ids, "ids")
             return letters.redrive(wanted, limit, dry_run=dry_run)
 
+    def trim(self, stream_name: str, retention: Retention) -> Trimmed:
+        """Remove the entries beyond the limits that every group has acknowledged.
+
+        It never removes an entry that some group of the stream has not acknowledged. Entries that
+        are being published or acknowledged meanwhile may stay until the next time.
+
+        Args:
+            stream_name: The stream.
+            retention: The limits.
+
+        Returns:
+            How many entries were removed, and what held others back: nothing, if there is no such
+            stream.
+        """
+        with told(self._logger, Subject("trim", stream_name)):
+            check_name("stream_name", stream_name)
+            check_type("retention", retention, Retention)
+            self._check_open()
+            return self._trimmer.trim(stream_name, retention)
+
+    def forget_group(
+        self, stream_name: str, group_name: str, *, dead_letter_stream: str | None = None
+    ) -> bool:
+        """Remove a group for good, so that it holds nothing back any more.
+
+        What it has not received or not acknowledged is never delivered to it. What was redriven to
+        it stays in the dead-letter stream.
+
+        Args:
+            stream_name: The stream.
+            group_name: The group.
+            dead_letter_stream: Where its dead letters are; None is ``{orders}.dead`` for
+                ``orders``.
+
+        Returns:
+            True, or False if there was no such group.
+
+        Raises:
+            GroupInUseError: A `StepRedisConsumer` is at work in it, which would make it again: stop
+                it first. Of other consumers the server does not know that they are.
+        """
+        with told(self._logger, Subject("forget_group", stream_name, group_name)):
+            check_name("stream_name", stream_name)
+            check_name("group_name", group_name)
+            if dead_letter_stream is not None:
+                check_name("dead_letter_stream", dead_letter_stream)
+            self._check_open()
+            code, *found = self._connections.run(
+                forget_group(stream_name, group_name, dead_letter_stream),
+                effect="the group may be gone",
+            )
+            if code == b"ALIVE":
+                names = ", ".join(name.decode() for name in found)
+                raise GroupInUseError(
+                    f"consumers of the group are at work, stop them first: {names}"
+                )
+            return bool(found[0])
+
     def ping(self) -> bool:
         """Return True if the server answers; raises otherwise."""
         with told(self._logger, Subject("ping")):
@@ -425,43 +261,3 @@ class StepRedisStream:
             check_whole("ttl_seconds", ttl_seconds, 1)
             [reply] = self._call(expire(key, ttl_seconds), effect="the TTL may have been set")
             return bool(reply)
-
-    def _call(
-        self, *commands: Command, effect: str | None = None, allowed: str = ""
-    ) -> list[Any]:
-        """Send commands; raise the first error reply but those of the allowed code."""
-        self._check_open()
-        replies = self._connections.call(*commands, effect=effect)
-        for reply in replies:
-            if isinstance(reply, ResponseError) and not is_reply(reply, allowed):
-                raise reply_failure(reply, self._connections.target)
-        return replies
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise PoolClosedError("the stream is closed")
-
-    def _check_consumer(self, stream: str, group: str, consumer: str, count: int) -> None:
-        check_name("stream_name", stream)
-        check_name("group_name", group)
-        check_name("consumer_name", consumer)
-        check_whole("count", count, 1)
-
-    def _reader(self, subject: Subject) -> Reader:
-        key = subject.consumer_path()
-        reader = self._readers.get(key)
-        if reader is None:
-            made = Reader(self._connections, subject, self._codec, self._logger)
-            reader = self._readers.setdefault(key, made)
-        return reader
-
-    def _hand_over(self, subject: Subject, deliveries: list[Delivery]) -> list[ReceivedMessage]:
-        """Return messages that were read past the reader, which must not bring them again."""
-        self._reader(subject).inbox.handed_elsewhere(delivery.id for delivery in deliveries)
-        stream, _, _ = subject.consumer_path()
-        return received_messages(stream, deliveries, self._codec)
-
-    def _forget_deleted(self, stream: str, group: str, ids: list[str]) -> None:
-        """Acknowledge entries that were deleted while they were pending."""
-        if ids:
-            self._call(xack(stream, group, ids), effect=None)

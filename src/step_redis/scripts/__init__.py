@@ -7,7 +7,10 @@ from importlib.resources import files
 
 import attrs
 
-__all__ = ["Script", "script"]
+__all__ = ["MOST_VALUES", "Script", "script"]
+
+MOST_VALUES = 7900
+"""How many names and values an entry may have that a script writes: more exceed Lua's stack."""
 
 _INCLUDE = re.compile(r"^-- include ([a-z_]+\.lua)$", re.MULTILINE)
 

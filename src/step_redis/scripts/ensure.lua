@@ -8,25 +8,13 @@
 --
 -- Returns {'THERE'}, {'MADE', after which id it reads} or {'MISSING'}.
 -- include errors.lua
+-- include order.lua
 local stream, group, policy = KEYS[1], ARGV[1], ARGV[2]
 
 local found = redis.pcall('XPENDING', stream, group)
 if not found.err then return {'THERE'} end
 if not string.find(found.err, 'NOGROUP', 1, true) then return failed(found) end
 if policy == 'fail' then return {'MISSING'} end
-
--- Ids compare as numbers, of 64 bits, which Lua's do not hold.
-local function is_less(a, b)
-  if #a ~= #b then return #a < #b end
-  return a < b
-end
-
-local function is_above(id, other)
-  local ms, sequence = string.match(id, '(%d+)%-(%d+)')
-  local other_ms, other_sequence = string.match(other, '(%d+)%-(%d+)')
-  if ms ~= other_ms then return is_less(other_ms, ms) end
-  return is_less(other_sequence, sequence)
-end
 
 local function one_less(digits)
   local head, first, zeros = string.match(digits, '^(.-)([1-9])(0*)$')

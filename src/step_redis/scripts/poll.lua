@@ -1,8 +1,8 @@
 -- Renew the caller's lease, take parked messages that are due and, once in a while for the whole
 -- group, look for what dead consumers left.
 --
--- KEYS[5] the checkpoint: '<id' if id is the lowest unsettled one, '=id' if all up to id is settled;
---         left out for a group that needs none
+-- KEYS[5] the checkpoint: '<id' if id is the lowest unsettled one, '=id' if all up to id is settled
+-- KEYS[6] delayed messages (see publish_once.lua); both are left out for a group that needs none
 -- ARGV[3] the lease (ms)
 -- ARGV[4] how many due messages to take at most
 -- ARGV[5] how often the group is looked through (ms)
@@ -11,7 +11,8 @@
 --         programs made them; -1 for never
 --
 -- Returns {'OK', ms until the next parked message is due or -1, messages parked that dead consumers
--- had, consumers removed, the lowest id that was pending with the caller or '', {id, count, lost, interrupted, fields}, ...}.
+-- had, consumers removed, the lowest id that was pending with the caller or '', how many delayed
+-- messages are due or -1 if that cannot be told, {id, count, lost, interrupted, fields}, ...}.
 -- include group.lua
 -- include fence.lua
 lease(caller, tonumber(ARGV[3]))
@@ -104,7 +105,7 @@ end
 if not alive(SWEEP) then sweep() end
 
 local lowest = pending(caller, 1)[1]
-local result = {'OK', -1, parked, removed, lowest and lowest[1] or ''}
+local result = {'OK', -1, parked, removed, lowest and lowest[1] or '', 0}
 local ids = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, ARGV[4])
 local claim, counts, gone = {'XCLAIM', stream, group, caller, 0}, {}, {}
 for _, id in ipairs(ids) do
@@ -128,4 +129,9 @@ end
 if #ids > 0 then redis.call('ZREM', due, unpack(ids)) end
 local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')
 if first[2] then result[2] = math.max(0, tonumber(first[2]) - now) end
+if KEYS[6] then
+  -- What was taken above must not be lost over a key that is none of the group's.
+  local count = redis.pcall('ZCOUNT', KEYS[6], '-inf', now)
+  result[6] = type(count) == 'number' and count or -1
+end
 return result

@@ -1,0 +1,121 @@
+# The source of both flavours: build_hooks/generate_sync.py makes _sync/ from it.
+"""Operations that take effect once, however often they are sent."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from step_redis._backend import aio
+from step_redis.backoff import delays
+from step_redis.commands import Argument, xadd
+from step_redis.deadline import Deadline
+from step_redis.errors import ConfigurationError, StepRedisError, StreamNotFoundError
+from step_redis.failures import is_without_scripts
+from step_redis.ledger import Lanes, Numbered, Operation
+from step_redis.outage import passes_by_itself
+from step_redis.publishing import written_effect
+
+from .connections import Connections
+
+
+class Producer:
+    """Carries out operations for one stream object; a lost reply is asked for again.
+
+    Args:
+        connections: What to send them on.
+        logger: Where to tell that a reply was lost.
+        retry_seconds: For how long after the first loss an operation is repeated; 0 does without
+            scripts, and so without repeating.
+    """
+
+    def __init__(
+        self, connections: Connections, logger: logging.Logger, retry_seconds: float
+    ) -> None:
+        self.connections = connections
+        self.lanes = Lanes()
+        self._plain: set[str] = set()
+        self._logger = logger
+        self._retry_seconds = retry_seconds
+
+    def is_plain(self, stream: str) -> bool:
+        """Whether scripts cannot be used for a stream, or are not to be used."""
+        return not self._retry_seconds or stream in self._plain
+
+    def may_fall_back(self, error: StepRedisError) -> bool:
+        """Whether what failed did so because scripts cannot be used, so that plain XADD may do."""
+        if isinstance(error, ConfigurationError):
+            return True
+        return not error.outcome_unknown and is_without_scripts(error)
+
+    def fell_back(self, stream: str, error: StepRedisError) -> None:
+        """Take note that a stream can be published to, but not by scripts."""
+        if stream not in self._plain:
+            self._plain.add(stream)
+            self._logger.warning(
+                "publishing to %r takes plain XADD, and is not repeated if a reply is lost: %s",
+                *(stream, error),
+            )
+
+    async def add_plainly(
+        self, stream: str, messages: Iterable[Sequence[bytes]], options: Sequence[Argument]
+    ) -> list[Any]:
+        """Append messages without a script; return ids and error replies."""
+        commands = [xadd(stream, fields, options) for fields in messages]
+        return await self.connections.call(*commands, effect=written_effect(len(commands)))
+
+    async def carry_out(self, stream: str, operation: Operation) -> str:
+        """Carry out an operation once; return its result.
+
+        Raises:
+            ConfigurationError: No key beside the stream can share its Cluster slot.
+            StepRedisError: It failed; ``outcome_unknown`` if it may have taken effect all the same.
+        """
+        numbered = Numbered(operation, self.lanes.take(stream))
+        try:
+            result = await self.resolve(numbered)
+        except StepRedisError:
+            if numbered.withdraw():
+                self.lanes.give(numbered.lane)
+            raise
+        self.lanes.give(numbered.lane)
+        return result
+
+    async def resolve(self, numbered: Numbered) -> str:
+        """Send an operation until it is known what came of it; return its result.
+
+        If it was sent before, it is not known yet what came of that.
+        """
+        deadline: Deadline | None = None
+        pauses = delays()
+        while True:
+            if numbered.lost is not None and numbered.is_too_old:
+                raise numbered.forgotten()
+            try:
+                code, *result = await self.connections.run(
+                    numbered.call(), effect=numbered.operation.effect
+                )
+            except StepRedisError as error:
+                if error.outcome_unknown:
+                    numbered.lost = error
+                elif numbered.lost is None:
+                    raise
+                deadline = deadline or Deadline.after(self._retry_seconds)
+                if deadline.passed or not (error.outcome_unknown or passes_by_itself(error)):
+                    raise numbered.lost from error
+                self._logger.info(
+                    "stream %r: asking again what came of publishing: %s",
+                    *(numbered.lane.stream, error),
+                )
+                await aio.sleep(next(pauses))
+                continue
+            if code == b"DONE":
+                return str(result[0].decode())
+            if code == b"MISSING":
+                raise StreamNotFoundError(
+                    "there is no such stream: create_input_stream makes one, create=True too"
+                )
+            if code == b"OLD" or (code == b"GONE" and numbered.lost is not None):
+                raise numbered.forgotten()
+            # What the server remembers is gone, or older than what was done before this one: under
+            # this number nothing took effect that is there, nor can anything any more.
+            numbered.start_anew()

@@ -1,0 +1,230 @@
+# Generated from _async/batches.py by build_hooks/generate_sync.py. Do not edit.
+"""Many messages published in order: a chunk of them a call, two calls on their way."""
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+import attrs
+from redis.exceptions import ResponseError
+
+from step_redis.commands import Argument, xadd_options
+from step_redis.errors import (
+    ConfigurationError,
+    PartlyPublishedError,
+    StepRedisError,
+)
+from step_redis.failures import reply_failure
+from step_redis.ledger import Lane, Numbered
+from step_redis.publishing import Chunk, batch, read_ids
+
+from .conversation import Conversation
+from .producer import Producer
+
+_IN_FLIGHT = 2
+"""How many calls are on their way at once: so many results a ledger remembers."""
+
+
+@attrs.frozen(eq=False)
+class _Sent:
+    chunk: Chunk
+    numbered: Numbered
+
+
+class Batches:
+    """Publishes the messages of one call.
+
+    A lane's operations take effect in the order of their numbers or not at all, so that of a
+    stream's messages always the first ones are written.
+    """
+
+    def __init__(self, producer: Producer, max_len: int | None) -> None:
+        self._producer = producer
+        self._max_len = max_len
+        self._conversation = Conversation(producer.connections)
+        self._sent: deque[_Sent] = deque()
+        self._lanes: dict[str, Lane] = {}
+        self.written: dict[str, list[str]] = {}
+        self.unknown: dict[str, int] = {}
+        self._has_failed = False
+
+    def begin(self, stream: str) -> None:
+        """Take note that messages of a stream follow, if it has any."""
+        self.written[stream] = []
+
+    def publish(self, chunk: Chunk) -> None:
+        """Send a chunk; wait until there is room for it on the way.
+
+        Raises:
+            StepRedisError: It, or one that was sent before, could not be written.
+        """
+        try:
+            if self._producer.is_plain(chunk.stream):
+                self._resolve()
+                self._publish_plainly(chunk)
+                return
+            if len(self._sent) == _IN_FLIGHT:
+                self._resolve_first()
+            try:
+                lane = self._lane(chunk.stream)
+            except ConfigurationError as error:
+                self._fall_back(chunk, error)
+                return
+            self._send(_Sent(chunk, Numbered(batch(chunk.messages, self._options()), lane)))
+        except StepRedisError:
+            self._has_failed = True
+            raise
+
+    def resolve(self) -> None:
+        """Wait until it is known what came of everything that was sent.
+
+        Raises:
+            StepRedisError: Something could not be written.
+        """
+        try:
+            self._resolve()
+        except StepRedisError:
+            self._has_failed = True
+            raise
+
+    def end(self) -> None:
+        """Let the connection go; what is not resolved stays unknown."""
+        self._conversation.end()
+        if not self._sent and not self._has_failed:
+            for lane in self._lanes.values():
+                self._producer.lanes.give(lane)
+
+    def failed(self, cause: BaseException) -> StepRedisError | None:
+        """Find out what was written before a failure; None if nothing was, nor may have been."""
+        if not self._has_failed:
+            # The messages themselves failed; should these fail as well, it is counted below.
+            with suppress(StepRedisError):
+                self.resolve()
+        self._has_failed = True
+        while self._sent:
+            sent = self._sent.popleft()
+            try:
+                if not self._conversation.is_open:
+                    self._may_be_written(sent.chunk)
+                    continue
+                reply = self._conversation.receive(sent.numbered.operation.effect)
+            except StepRedisError:
+                self._may_be_written(sent.chunk)
+                continue
+            if _is_done(reply):
+                self._note(sent.chunk.stream, reply[1].decode())
+        written = {stream: ids for stream, ids in self.written.items() if ids}
+        if not written and not self.unknown:
+            return None
+        known, unknown = sum(map(len, written.values())), sum(self.unknown.values())
+        # What another error says may be about the message.
+        why = str(cause) if isinstance(cause, StepRedisError) else type(cause).__name__
+        failure = PartlyPublishedError(
+            f"{known} messages were written, and {unknown} more may have been: {why}",
+            outcome_unknown=bool(unknown),
+        )
+        failure.written, failure.unknown = written, self.unknown
+        return failure
+
+    def _options(self) -> Sequence[Argument]:
+        return xadd_options(self._max_len, exact=False, create=True)
+
+    def _lane(self, stream: str) -> Lane:
+        """Return the lane that keeps a stream's messages in order."""
+        for sent in reversed(self._sent):
+            if sent.chunk.stream == stream:
+                return sent.numbered.lane
+        lane = self._lanes.get(stream)
+        if lane is None:
+            lane = self._lanes[stream] = self._producer.lanes.take(stream)
+        return lane
+
+    def _send(self, sent: _Sent) -> None:
+        numbered = sent.numbered
+        self._sent.append(sent)
+        try:
+            self._conversation.send(numbered.call().by_sha(), numbered.operation.effect)
+        except StepRedisError as error:
+            if not error.outcome_unknown:
+                self._sent.pop()
+                raise
+            self._resolve_lost(error)
+
+    def _resolve(self) -> None:
+        while self._sent:
+            self._resolve_first()
+
+    def _resolve_first(self) -> None:
+        sent = self._sent[0]
+        try:
+            reply = self._conversation.receive(sent.numbered.operation.effect)
+        except StepRedisError as error:
+            self._resolve_lost(error)
+            return
+        self._sent.popleft()
+        if _is_done(reply):
+            self._done(sent, reply[1].decode())
+        else:
+            # A script that the server does not have, a ledger that is gone, an error.
+            self._carry_out(sent)
+
+    def _resolve_lost(self, error: StepRedisError) -> None:
+        """The connection broke: ask for everything that was on its way, in order."""
+        for sent in self._sent:
+            sent.numbered.lost = error
+        while self._sent:
+            self._carry_out(self._sent.popleft())
+
+    def _carry_out(self, sent: _Sent) -> None:
+        try:
+            result = self._producer.resolve(sent.numbered)
+        except StepRedisError as error:
+            if self._producer.may_fall_back(error):
+                self._fall_back(sent.chunk, error)
+                return
+            if error.outcome_unknown:
+                self._may_be_written(sent.chunk)
+            raise
+        else:
+            self._done(sent, result)
+
+    def _done(self, sent: _Sent, result: str) -> None:
+        self._lanes[sent.chunk.stream] = sent.numbered.lane
+        refusal = self._note(sent.chunk.stream, result)
+        if refusal is not None:
+            raise reply_failure(refusal, self._producer.connections.target)
+
+    def _note(self, stream: str, result: str) -> ResponseError | None:
+        ids, refusal = read_ids(result)
+        self.written[stream] += ids
+        return refusal
+
+    def _may_be_written(self, chunk: Chunk) -> None:
+        self.unknown[chunk.stream] = self.unknown.get(chunk.stream, 0) + len(chunk.messages)
+
+    def _fall_back(self, chunk: Chunk, error: StepRedisError) -> None:
+        self._publish_plainly(chunk)
+        self._producer.fell_back(chunk.stream, error)
+
+    def _publish_plainly(self, chunk: Chunk) -> None:
+        """Write a chunk without a script; a lost reply stays lost."""
+        written = self.written[chunk.stream]
+        try:
+            replies = self._producer.add_plainly(
+                chunk.stream, chunk.messages, self._options()
+            )
+        except StepRedisError as error:
+            if error.outcome_unknown:
+                self._may_be_written(chunk)
+            raise
+        for at, reply in enumerate(replies):
+            if isinstance(reply, ResponseError):
+                # Those behind it may have been taken again.
+                if rest := len(replies) - at - 1:
+                    self.unknown[chunk.stream] = rest
+                raise reply_failure(reply, self._producer.connections.target)
+            written.append(reply.decode())
+
+
+def _is_done(reply: object) -> bool:
+    return isinstance(reply, list) and reply[0] == b"DONE"

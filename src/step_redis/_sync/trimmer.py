@@ -1,0 +1,91 @@
+# Generated from _async/trimmer.py by build_hooks/generate_sync.py. Do not edit.
+"""Streams trimmed to a retention, at once or a little with each publish."""
+
+import logging
+
+import attrs
+
+from step_redis.errors import StepRedisError
+from step_redis.retention import PAGE_ENTRIES, HeldBack, Page, Retention, Trimmed, read_page, trim
+
+from .connections import Connections
+
+_EVERY = 100
+"""After how many messages published a page is looked at."""
+
+_START = ("-", 0)
+_MANY_STREAMS = 1000
+
+
+@attrs.define
+class _Progress:
+    """How far the looking through a stream has come."""
+
+    published: int = _EVERY
+    at: tuple[str, int] = _START
+    """Where the next page begins, and how many entries before it were kept."""
+
+
+class Trimmer:
+    """Trims streams for one stream object.
+
+    Args:
+        connections: What to send on.
+        logger: Where to tell that a stream cannot be trimmed.
+        retention: What streams are trimmed to that are published to; None for nothing.
+    """
+
+    def __init__(
+        self, connections: Connections, logger: logging.Logger, retention: Retention | None
+    ) -> None:
+        self._connections = connections
+        self._logger = logger
+        self._retention = retention
+        self._progress: dict[str, _Progress] = {}
+
+    def trim(self, stream: str, retention: Retention) -> Trimmed:
+        """Look through all that is beyond the limits, and remove what may go."""
+        removed, (start, kept) = 0, _START
+        held_back: dict[str, HeldBack] = {}
+        while start:
+            page = self._page(stream, retention, start, kept)
+            removed, kept, start = removed + page.removed, kept + page.kept, page.next_start
+            for held in page.held_back:
+                held_back.setdefault(held.group, held)
+        return Trimmed(removed=removed, held_back=list(held_back.values()))
+
+    def before_publishing(self, stream: str, count: int) -> None:
+        """Look at the next page of a stream now and then; a failure does not hinder publishing."""
+        if self._retention is None:
+            return
+        progress = self._of(stream)
+        progress.published += count
+        if progress.published < _EVERY:
+            return
+        # Others who publish meanwhile need not.
+        progress.published = 0
+        pages = 1 + count // PAGE_ENTRIES
+        try:
+            for _ in range(pages):
+                at = progress.at
+                page = self._page(stream, self._retention, *at)
+                # Others may have come further meanwhile.
+                if progress.at == at:
+                    kept = at[1] + page.kept
+                    progress.at = (page.next_start, kept) if page.next_start else _START
+        except StepRedisError as error:
+            self._logger.warning("stream %r was not trimmed to its retention: %s", stream, error)
+
+    def _of(self, stream: str) -> _Progress:
+        progress = self._progress.get(stream)
+        if progress is None:
+            if len(self._progress) >= _MANY_STREAMS:
+                self._progress.clear()
+            progress = self._progress.setdefault(stream, _Progress())
+        return progress
+
+    def _page(self, stream: str, retention: Retention, start: str, kept: int) -> Page:
+        reply = self._connections.run(
+            trim(stream, retention, start, kept), effect="entries may have been removed"
+        )
+        return read_page(reply)

@@ -1,0 +1,153 @@
+"""What a producer numbers so that it takes effect once, however often it is sent; no I/O.
+
+A lane is one producer of one stream, with a ledger of its own beside it. A call has it for itself,
+so that numbers need no order among several callers, and gives it back when all that it sent is
+resolved. A lane of which something is not resolved is given up.
+"""
+
+import secrets
+from collections import deque
+
+import attrs
+
+from step_redis.commands import Argument
+from step_redis.deadline import lease_now
+from step_redis.errors import ServerError, StepRedisError
+from step_redis.keys import derived_key
+from step_redis.script_calls import ScriptCall
+from step_redis.scripts import script
+
+__all__ = ["LEDGER_SECONDS", "Lane", "Lanes", "Numbered", "Operation"]
+
+LEDGER_SECONDS = 900
+"""How long the server remembers what a producer did last; nothing is repeated for that long."""
+
+_MANY_STREAMS = 1000
+"""From so many streams on those are forgotten that nothing was published to lately."""
+
+
+@attrs.define(eq=False)
+class Lane:
+    """A producer of one stream."""
+
+    stream: str
+    ledger: str
+    """The key of what the server remembers of it."""
+    number: int = 0
+    """The number that was used last."""
+    used_at: float = attrs.field(factory=lease_now)
+
+    @classmethod
+    def fresh(cls, stream: str) -> "Lane":
+        """Return a producer that has done nothing yet.
+
+        Raises:
+            ConfigurationError: No key beside the stream can share its Cluster slot.
+        """
+        return cls(stream, derived_key(stream, f"ledger:{secrets.token_hex(8)}"))
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its ledger may expire before something reaches the server."""
+        return lease_now() - self.used_at > LEDGER_SECONDS / 2
+
+
+class Lanes:
+    """The lanes that nobody has just now; shared by tasks and threads."""
+
+    def __init__(self) -> None:
+        self._idle: dict[str, deque[Lane]] = {}
+
+    def take(self, stream: str) -> Lane:
+        """Return a lane of a stream: the one that was used last, so that few are in use."""
+        idle = self._idle.get(stream)
+        while idle:
+            try:
+                lane = idle.pop()
+            except IndexError:
+                break
+            if not lane.is_stale:
+                return lane
+        return Lane.fresh(stream)
+
+    def give(self, lane: Lane) -> None:
+        """Take back a lane all of whose operations are resolved."""
+        if len(self._idle) >= _MANY_STREAMS and lane.stream not in self._idle:
+            self._forget()
+        self._idle.setdefault(lane.stream, deque()).append(lane)
+
+    def _forget(self) -> None:
+        for stream, idle in list(self._idle.items()):
+            if all(lane.is_stale for lane in list(idle)):
+                self._idle.pop(stream, None)
+
+
+@attrs.frozen
+class Operation:
+    """What is to be done once: a script that begins as ledger.lua says."""
+
+    script: str
+    args: tuple[Argument, ...] = attrs.field(repr=False)
+    """What follows number and time in its arguments."""
+    more_keys: tuple[str, ...] = ()
+    """What follows stream and ledger in its keys."""
+    effect: str = "the entry may have been written"
+    """What may have happened if its reply is lost."""
+
+
+@attrs.define(eq=False)
+class Numbered:
+    """An operation under a number, until it is resolved."""
+
+    operation: Operation
+    lane: Lane
+    number: int = 0
+    lost: StepRedisError | None = None
+    """The loss of a reply, if one was lost: it may have taken effect, or may do so yet."""
+
+    _numbered_at: float = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._take_number()
+
+    def _take_number(self) -> None:
+        self.lane.number += 1
+        self._numbered_at = self.lane.used_at = lease_now()
+        self.number = self.lane.number
+
+    def call(self) -> ScriptCall:
+        """Return what to send, as often as it takes."""
+        operation, lane = self.operation, self.lane
+        return ScriptCall(
+            script(operation.script),
+            (lane.stream, lane.ledger, *operation.more_keys),
+            (self.number, LEDGER_SECONDS * 1000, *operation.args),
+        )
+
+    def start_anew(self) -> None:
+        """Go on in a fresh lane: under this number it never took effect and never will."""
+        self.lane = Lane.fresh(self.lane.stream)
+        self.lost = None
+        self._take_number()
+
+    @property
+    def is_too_old(self) -> bool:
+        """Whether it may not be repeated any more: its ledger may be gone, as if it were new."""
+        return lease_now() - self._numbered_at > LEDGER_SECONDS / 2
+
+    def withdraw(self) -> bool:
+        """Give the number up; return whether the lane can be used on.
+
+        It can if no reply to its last number was lost: nothing is on its way, then.
+        """
+        if self.lost is not None or self.number != self.lane.number:
+            return False
+        self.lane.number -= 1
+        return True
+
+    def forgotten(self) -> StepRedisError:
+        """Return the failure that the server does not remember what came of it."""
+        return ServerError(
+            f"the server does not remember any more what came of this: {self.operation.effect}",
+            outcome_unknown=True,
+        )

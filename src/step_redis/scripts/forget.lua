@@ -1,0 +1,31 @@
+-- Remove a group, and what is kept beside the stream for it.
+--
+-- KEYS[1] the stream, then keys that belong to the group; the first of them its leases (see
+--         group.lua)
+-- KEYS[6] its dead-letter stream, then keys that belong to the group for redriving
+-- ARGV[1] the group
+-- ARGV[2] the group for redriving
+--
+-- Returns {'OK', 1 or 0 if there was no such group}; {'ALIVE', consumer, ...} if consumers with a
+-- lease are at work in it: nothing is changed then.
+-- include errors.lua
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local alive = {'ALIVE'}
+for _, consumer in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')) do
+  if not string.find(consumer, '^~') then alive[#alive + 1] = consumer end
+end
+if #alive > 1 then return alive end
+
+-- Without a stream there is no group.
+local function destroy(stream, group)
+  if redis.call('EXISTS', stream) == 0 then return 0 end
+  return redis.pcall('XGROUP', 'DESTROY', stream, group)
+end
+local destroyed = destroy(KEYS[1], ARGV[1])
+if type(destroyed) == 'table' then return failed(destroyed) end
+destroy(KEYS[6], ARGV[2])
+for at = 2, #KEYS do
+  if at ~= 6 then redis.call('DEL', KEYS[at]) end
+end
+return {'OK', destroyed}
