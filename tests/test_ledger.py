@@ -26,7 +26,7 @@ class Producer:
     def send(self, numbered: Numbered):
         call: ScriptCall = numbered.call()
         code, *result = self.redis.execute_command(*call.by_text())
-        return code.decode(), *(text.decode() for text in result)
+        return code.decode(), *result
 
     def written(self):
         return [fields[b"n"] for _, fields in self.redis.xrange(self.lane.stream)]

@@ -221,9 +221,9 @@ def list_delayed(stream: str, limit: int) -> ScriptCall:
     return ScriptCall(script("delayed"), (delayed_key(stream),), (limit,))
 
 
-def read_ids(result: str) -> tuple[list[str], ResponseError | None]:
+def read_ids(result: bytes) -> tuple[list[str], ResponseError | None]:
     """Return the ids of a batch that was written, and what the server said if not all of it was."""
-    runs, _, refusal = result.partition(" ")
+    runs, _, refusal = result.decode().partition(" ")
     ids = [id_ for run in runs.split(",") for id_ in _ids_of_run(run)]
     return ids, ResponseError(refusal) if refusal else None
 
@@ -239,13 +239,13 @@ def _ids_of_run(run: str) -> Iterator[str]:
         yield f"{milliseconds}-{at}"
 
 
-def read_once(result: str, stream: str, dedup_id: str | None) -> str:
+def read_once(result: bytes, stream: str, dedup_id: str | None) -> str:
     """Return the id of the entry, or the handle of the delayed message.
 
     Raises:
         DuplicateConflict: Another message was published under the user's key.
     """
-    kind, _, written = result.partition(" ")
+    kind, _, written = result.decode().partition(" ")
     if ":" in written:
         due_ms, _, member = written.partition(":")
         written = str(Handle(due_ms, member, stream, dedup_id))
@@ -258,9 +258,9 @@ def read_once(result: str, stream: str, dedup_id: str | None) -> str:
     return written
 
 
-def read_cancelled(result: str) -> bool:
+def read_cancelled(result: bytes) -> bool:
     """Return whether a delayed message was taken back."""
-    return result == "1"
+    return result == b"1"
 
 
 def read_delayed(reply: Sequence[Any], stream: str, codec: Codec) -> DelayedMessages:

@@ -4,6 +4,7 @@
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import attrs
 from redis.exceptions import ResponseError
@@ -25,10 +26,17 @@ _IN_FLIGHT = 2
 """How many calls are on their way at once: so many results a ledger remembers."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Sent:
     chunk: Chunk
     numbered: Numbered
+    reply: Any = None
+    """What the server answered, once it has."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it took effect, for all that is known."""
+        return isinstance(self.reply, list) and self.reply[0] == b"DONE"
 
 
 class Batches:
@@ -47,6 +55,8 @@ class Batches:
         self.written: dict[str, list[str]] = {}
         self.unknown: dict[str, int] = {}
         self._has_failed = False
+        self._refused: set[str] = set()
+        """Streams of which a chunk was refused, and with it all that was sent after it."""
 
     def begin(self, stream: str) -> None:
         """Take note that messages of a stream follow, if it has any."""
@@ -101,18 +111,14 @@ class Batches:
             with suppress(StepRedisError):
                 await self.resolve()
         self._has_failed = True
+        if self._conversation.is_open:
+            await self._receive_all()
         while self._sent:
             sent = self._sent.popleft()
-            try:
-                if not self._conversation.is_open:
-                    self._may_be_written(sent.chunk)
-                    continue
-                reply = await self._conversation.receive(sent.numbered.operation.effect)
-            except StepRedisError:
+            if sent.is_done:
+                self._note(sent)
+            elif sent.numbered.lost is not None and sent.chunk.stream not in self._refused:
                 self._may_be_written(sent.chunk)
-                continue
-            if _is_done(reply):
-                self._note(sent.chunk.stream, reply[1].decode())
         written = {stream: ids for stream, ids in self.written.items() if ids}
         if not written and not self.unknown:
             return None
@@ -148,7 +154,8 @@ class Batches:
             if not error.outcome_unknown:
                 self._sent.pop()
                 raise
-            await self._resolve_lost(error)
+            self._lose(error)
+            await self._resolve_all()
 
     async def _resolve(self) -> None:
         while self._sent:
@@ -157,23 +164,41 @@ class Batches:
     async def _resolve_first(self) -> None:
         sent = self._sent[0]
         try:
-            reply = await self._conversation.receive(sent.numbered.operation.effect)
+            sent.reply = await self._conversation.receive(sent.numbered.operation.effect)
         except StepRedisError as error:
-            await self._resolve_lost(error)
-            return
-        self._sent.popleft()
-        if _is_done(reply):
-            self._done(sent, reply[1].decode())
+            self._lose(error)
+        if sent.is_done:
+            self._sent.popleft()
+            self._done(sent)
         else:
-            # A script that the server does not have, a ledger that is gone, an error.
-            await self._carry_out(sent)
+            # A script that the server does not have, a ledger that is gone, an error, a loss.
+            await self._receive_all()
+            await self._resolve_all()
 
-    async def _resolve_lost(self, error: StepRedisError) -> None:
-        """The connection broke: ask for everything that was on its way, in order."""
+    async def _receive_all(self) -> None:
+        """Read all replies that are to come, and let the connection go: others may need it."""
+        try:
+            for sent in self._sent:
+                if sent.reply is None and sent.numbered.lost is None:
+                    sent.reply = await self._conversation.receive(sent.numbered.operation.effect)
+        except StepRedisError as error:
+            self._lose(error)
+        await self._conversation.end()
+
+    def _lose(self, error: StepRedisError) -> None:
+        """The connection broke: what is not answered may have been carried out."""
         for sent in self._sent:
-            sent.numbered.lost = error
+            if sent.reply is None:
+                sent.numbered.lost = error
+
+    async def _resolve_all(self) -> None:
+        """Carry everything out, one after the other, that is not known to be."""
         while self._sent:
-            await self._carry_out(self._sent.popleft())
+            sent = self._sent.popleft()
+            if not sent.is_done:
+                await self._carry_out(sent)
+            if sent.is_done:
+                self._done(sent)
 
     async def _carry_out(self, sent: _Sent) -> None:
         try:
@@ -184,19 +209,20 @@ class Batches:
                 return
             if error.outcome_unknown:
                 self._may_be_written(sent.chunk)
+            else:
+                self._refused.add(sent.chunk.stream)
             raise
-        else:
-            self._done(sent, result)
+        sent.reply = [b"DONE", result]
 
-    def _done(self, sent: _Sent, result: str) -> None:
+    def _done(self, sent: _Sent) -> None:
         self._lanes[sent.chunk.stream] = sent.numbered.lane
-        refusal = self._note(sent.chunk.stream, result)
+        refusal = self._note(sent)
         if refusal is not None:
             raise reply_failure(refusal, self._producer.connections.target)
 
-    def _note(self, stream: str, result: str) -> ResponseError | None:
-        ids, refusal = read_ids(result)
-        self.written[stream] += ids
+    def _note(self, sent: _Sent) -> ResponseError | None:
+        ids, refusal = read_ids(sent.reply[1])
+        self.written[sent.chunk.stream] += ids
         return refusal
 
     def _may_be_written(self, chunk: Chunk) -> None:
@@ -224,7 +250,3 @@ class Batches:
                     self.unknown[chunk.stream] = rest
                 raise reply_failure(reply, self._producer.connections.target)
             written.append(reply.decode())
-
-
-def _is_done(reply: object) -> bool:
-    return isinstance(reply, list) and reply[0] == b"DONE"

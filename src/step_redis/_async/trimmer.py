@@ -85,7 +85,10 @@ class Trimmer:
         return progress
 
     async def _page(self, stream: str, retention: Retention, start: str, kept: int) -> Page:
+        # Apart: a batch holds one of the connections for commands meanwhile, maybe the only one.
         reply = await self._connections.run(
-            trim(stream, retention, start, kept), effect="entries may have been removed"
+            trim(stream, retention, start, kept),
+            effect="entries may have been removed",
+            apart=True,
         )
         return read_page(reply)

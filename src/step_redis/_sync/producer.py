@@ -63,7 +63,7 @@ class Producer:
         commands = [xadd(stream, fields, options) for fields in messages]
         return self.connections.call(*commands, effect=written_effect(len(commands)))
 
-    def carry_out(self, stream: str, operation: Operation) -> str:
+    def carry_out(self, stream: str, operation: Operation) -> bytes:
         """Carry out an operation once; return its result.
 
         Raises:
@@ -80,7 +80,7 @@ class Producer:
         self.lanes.give(numbered.lane)
         return result
 
-    def resolve(self, numbered: Numbered) -> str:
+    def resolve(self, numbered: Numbered) -> bytes:
         """Send an operation until it is known what came of it; return its result.
 
         If it was sent before, it is not known yet what came of that.
@@ -109,7 +109,8 @@ class Producer:
                 threads.sleep(next(pauses))
                 continue
             if code == b"DONE":
-                return str(result[0].decode())
+                answer: bytes = result[0]
+                return answer
             if code == b"MISSING":
                 raise StreamNotFoundError(
                     "there is no such stream: create_input_stream makes one, create=True too"
