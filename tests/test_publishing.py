@@ -201,3 +201,19 @@ async def test_any_exception_amid_a_call_ends_its_connection(flavour, params, mo
         second = await stream.publish_message(key, {"n": 2})
         [message] = await stream.receive_message(key, "g", "c")
         assert message["id"] == second
+
+
+@pytest.mark.parametrize("flavour", ["asyncio"], indirect=True)
+async def test_a_cancel_is_never_swallowed(flavour, params, key):
+    """A call that is cancelled before it has its result ends so, at whatever step it is."""
+    async with flavour.pool(params) as pool, flavour.stream(pool) as stream:
+        await stream.publish_message(key, {"n": 1})
+        for steps in range(40):
+            publishing = asyncio.ensure_future(stream.publish_message(key, {"n": 2}))
+            for _ in range(steps % 20):
+                await asyncio.sleep(0)
+            if publishing.done():
+                continue
+            publishing.cancel()
+            [outcome] = await asyncio.gather(publishing, return_exceptions=True)
+            assert isinstance(outcome, asyncio.CancelledError), steps

@@ -131,7 +131,14 @@ def test_backends_have_the_same_shape():
             assert list(inspect.signature(methods[method]).parameters) == list(
                 inspect.signature(twins[method]).parameters
             )
-    for name in ("check_handler", "is_being_cancelled", "read_reply", "signals_call", "start"):
+    for name in (
+        "check_handler",
+        "is_being_cancelled",
+        "read_reply",
+        "send",
+        "signals_call",
+        "start",
+    ):
         function, twin = getattr(aio, name), getattr(threads, name)
         assert list(inspect.signature(function).parameters) == list(
             inspect.signature(twin).parameters

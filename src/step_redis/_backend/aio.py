@@ -6,7 +6,7 @@ import inspect
 import math
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -15,6 +15,7 @@ import redis.asyncio.connection
 import redis.exceptions
 
 from step_redis.arguments import HandlerKindError
+from step_redis.commands import Command
 from step_redis.deadline import now
 from step_redis.errors import ConfigurationError, HandlerTimeoutError, PoolClosedError
 from step_redis.place import Place
@@ -33,9 +34,11 @@ __all__ = [
     "TCPConnection",
     "Worker",
     "check_handler",
+    "check_health",
     "give_connection",
     "is_being_cancelled",
     "read_reply",
+    "send",
     "signals_call",
     "sleep",
     "start",
@@ -94,13 +97,44 @@ def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
 
 async def take_connection(pool: RedisPool) -> Connection:
     """Return a connection of a pool of redis-py."""
+    cancels = _cancels()
     try:
         connection: Connection = await pool.get_connection()
     except asyncio.CancelledError:
         # Before Python 3.13 a condition forgets the waiter whom it has just woken.
         _finish(_wake_another(pool))
         raise
+    if _cancels() > cancels:
+        _finish(pool.release(connection))
+        raise asyncio.CancelledError
     return connection
+
+
+def _cancels() -> int:
+    """Return how often the caller was cancelled: redis-py may swallow it.
+
+    It uses `asyncio.wait_for`, which does that before Python 3.12 if it strikes when what is waited
+    for has just ended.
+    """
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+async def check_health(connection: Connection) -> None:
+    """Ask a connection that was idle for long for a sign of life."""
+    cancels = _cancels()
+    await connection.check_health()
+    if _cancels() > cancels:
+        raise asyncio.CancelledError
+
+
+async def send(connection: Connection, commands: Iterable[Command]) -> None:
+    """Send commands."""
+    cancels = _cancels()
+    packed = connection.pack_commands(commands)
+    await connection.send_packed_command(packed, check_health=False)
+    if _cancels() > cancels:
+        raise asyncio.CancelledError
 
 
 async def _wake_another(pool: RedisPool) -> None:

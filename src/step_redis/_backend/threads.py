@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,6 +15,7 @@ import redis
 import redis.exceptions
 
 from step_redis.arguments import HandlerKindError
+from step_redis.commands import Command
 from step_redis.deadline import Deadline, now
 from step_redis.errors import ConfigurationError
 from step_redis.place import Place
@@ -33,9 +34,11 @@ __all__ = [
     "TCPConnection",
     "Worker",
     "check_handler",
+    "check_health",
     "give_connection",
     "is_being_cancelled",
     "read_reply",
+    "send",
     "signals_call",
     "sleep",
     "start",
@@ -161,6 +164,17 @@ def start(function: Callable[..., None], *args: Any) -> Job:
     except Exception as failure:  # noqa: BLE001 - result() raises it, as a task does
         return Job(failure)
     return Job(None)
+
+
+def check_health(connection: Connection) -> None:
+    """Ask a connection that was idle for long for a sign of life."""
+    connection.check_health()
+
+
+def send(connection: Connection, commands: Iterable[Command]) -> None:
+    """Send commands."""
+    packed = connection.pack_commands(commands)
+    connection.send_packed_command(packed, check_health=False)
 
 
 def read_reply(connection: Connection, seconds: float) -> Any:

@@ -177,8 +177,7 @@ class Connections:
         replies: list[Any] = []
         done = False
         try:
-            packed = connection.pack_commands(commands)
-            connection.send_packed_command(packed, check_health=False)
+            threads.send(connection, commands)
             # No comprehension: CPython 3.12 and 3.13 may skip `finally` for what strikes in one.
             for _ in commands:
                 replies.append(threads.read_reply(connection, seconds))  # noqa: PERF401
@@ -215,7 +214,7 @@ class Connections:
             try:
                 connection = threads.take_connection(pool)
                 try:
-                    connection.check_health()
+                    threads.check_health(connection)
                     # Closing does not wait for connections that are being made.
                     self._check_open()
                 except BaseException:

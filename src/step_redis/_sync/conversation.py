@@ -45,8 +45,7 @@ class Conversation:
         handled = sys.exception()
         self._waiting += 1
         try:
-            packed = self._connection.pack_commands([command])
-            self._connection.send_packed_command(packed, check_health=False)
+            threads.send(self._connection, [command])
         except Exception as error:  # noqa: BLE001 - it raises what is no failure to talk
             self.end()
             failure = self._connections.failure(error, effect, handled)
