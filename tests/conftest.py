@@ -9,7 +9,8 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -39,16 +40,19 @@ def _docker_can_run(image: str) -> bool:
     """Whether a Docker engine answers and has, or gets, the images that it takes."""
     # Ryuk removes the containers of a test run that was killed.
     ryuk = [] if testcontainers_config.ryuk_disabled else [testcontainers_config.ryuk_image]
+    client = None
+    with warnings.catch_warnings():
+        # It leaves a socket to the garbage collector, which would warn amid some test.
+        warnings.simplefilter("ignore", ResourceWarning)
+        with suppress(DockerException):
+            client = docker.from_env(timeout=5)
+        gc.collect()
+    return client is not None and _has_images(client, (image, *ryuk))
+
+
+def _has_images(client: docker.DockerClient, images: Iterable[str]) -> bool:
     try:
-        client = docker.from_env(timeout=5)
-    except DockerException:
-        with warnings.catch_warnings():
-            # It leaves a socket to the garbage collector, which would warn amid some test.
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
-        return False
-    try:
-        for name in (image, *ryuk):
+        for name in images:
             if not client.images.list(name):
                 client.images.pull(name)
     except (DockerException, OSError):

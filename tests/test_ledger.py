@@ -1,10 +1,15 @@
 """The ledger: each number takes effect once, in order; decided by the server's script."""
 
+import os
+import subprocess
+import sys
+
 import attrs
 import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
+import step_redis
 from step_redis import ServerError
 from step_redis.ledger import LEDGER_SECONDS, Lane, Lanes, Numbered, Operation
 from step_redis.publishing import batch, read_ids
@@ -135,6 +140,45 @@ def test_a_key_that_is_no_ledger(producer, redis):
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         producer.send(producer.numbered(b"1"))
     assert producer.written() == []
+
+
+def test_a_fork_has_lanes_of_its_own(params, key, redis):
+    """A process that goes on with what it inherited publishes messages of its own all the same."""
+    code = f"""
+import os
+from step_redis.sync import StepRedisPool, StepRedisPoolParams, StepRedisStream
+with StepRedisPool(StepRedisPoolParams.from_env()) as pool, StepRedisStream(pool) as stream:
+    stream.publish_message({key!r}, {{"n": 0}})
+    for n in range(1, 4):
+        if not os.fork():
+            stream.publish_message({key!r}, {{"n": n}})
+            os._exit(0)
+        os.wait()
+    stream.publish_message({key!r}, {{"n": 4}})
+"""
+    url = f"redis://{params.host}:{params.port}/{params.db}"
+    command, environment = [sys.executable, "-c", code], os.environ | {"STEP_REDIS_URL": url}
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    assert [fields[b"n"] for _, fields in redis.xrange(key)] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("denied", ["evalsha", "hset", "hdel", "pexpire", "hmget"])
+async def test_a_user_who_may_not_write_the_ledger(flavour, private_server, key, denied, caplog):
+    """Whatever right is missing: it is published by plain XADD, once, with one warning."""
+    server = private_server()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "few", "on", ">pw", "~*", "+@all", f"-{denied}")
+        params = step_redis.StepRedisPoolParams(
+            host=server.host, port=server.port, username="few", password="pw"
+        )
+        async with flavour.pool(params) as pool, flavour.stream(pool) as stream:
+            ids = [await stream.publish_message(key, {"n": n}) for n in range(3)]
+            ids += await stream.publish_messages(key, [{"n": n} for n in range(3, 6)])
+            ids += await stream.publish_messages(f"{key}2", [{"n": n} for n in range(3)])
+        written = [entry_id.decode() for entry_id, _ in client.xrange(key)]
+        written += [entry_id.decode() for entry_id, _ in client.xrange(f"{key}2")]
+    assert ids == written
+    assert len([row for row in caplog.records if "plain XADD" in row.message]) == 2
 
 
 # --- Lanes, without a server ------------------------------------------------------------------

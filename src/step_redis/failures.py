@@ -46,8 +46,8 @@ _HIDDEN = "***"
 _QUOTED = ", with args beginning with"
 """Servers quote the arguments of a command they do not know, cut and changed: none are shown."""
 
-_SCRIPT_DENIED = "The user executing the script can't"
-"""What a script is told since Redis 7 for what its user may not do."""
+_SCRIPT_DENIED = re.compile("The user executing the script can't|ACL failure in script")
+"""What a script is told since Redis 7 about what its user may not do."""
 
 _NO_SCRIPTS = re.compile("unknown command .EVAL")
 """What a server says on which scripts were disabled."""
@@ -154,7 +154,7 @@ def talk_failure(
 def reply_failure(error: redis.exceptions.RedisError, target: Target) -> StepRedisError:
     """Return the failure that an error reply stands for; the command was not carried out."""
     text = _clean(error, target)
-    match "NOPERM" if _SCRIPT_DENIED in text else _code(error):
+    match "NOPERM" if _SCRIPT_DENIED.search(text) else _code(error):
         case "NOGROUP":
             return GroupNotFoundError(
                 "there is no such stream or no such group on it; create_input_stream makes both"

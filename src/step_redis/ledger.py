@@ -5,6 +5,7 @@ so that numbers need no order among several callers, and gives it back when all 
 resolved. A lane of which something is not resolved is given up.
 """
 
+import os
 import secrets
 from collections import deque
 
@@ -57,9 +58,13 @@ class Lanes:
 
     def __init__(self) -> None:
         self._idle: dict[str, deque[Lane]] = {}
+        self._process = os.getpid()
 
     def take(self, stream: str) -> Lane:
         """Return a lane of a stream: the one that was used last, so that few are in use."""
+        if self._process != os.getpid():
+            # After a fork both would use the same numbers, each for messages of its own.
+            self._idle, self._process = {}, os.getpid()
         idle = self._idle.get(stream)
         while idle:
             try:

@@ -16,9 +16,16 @@ for _, member in ipairs(members) do
   if string.sub(member, 1, #beginning) == beginning then found = member end
 end
 if not found then return done('0') end
-redis.call('ZREM', delayed, found)
+-- As in ledger.lua: whoever may not do all of it does nothing.
+local may_remove = redis.pcall('ZREM', delayed, '')
+if type(may_remove) == 'table' then return failed(may_remove) end
 if record then
-  local first = string.match(redis.call('GET', record) or '', '^(%S+) ')
-  if first == ARGV[3] .. ':' .. ARGV[4] then redis.call('DEL', record) end
+  local known = redis.pcall('GET', record)
+  if type(known) == 'table' then return failed(known) end
+  if string.match(known or '', '^(%S+) ') == ARGV[3] .. ':' .. ARGV[4] then
+    local freed = redis.pcall('DEL', record)
+    if type(freed) == 'table' then return failed(freed) end
+  end
 end
+redis.call('ZREM', delayed, found)
 return done('1')

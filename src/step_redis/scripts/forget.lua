@@ -1,7 +1,7 @@
 -- Remove a group, and what is kept beside the stream for it.
 --
--- KEYS[1] the stream, then keys that belong to the group; the first of them its leases (see
---         group.lua)
+-- KEYS[1] the stream, then keys that belong to the group: first its leases (see group.lua), last its
+--         checkpoint, KEYS[5], which is made anew if it is needed
 -- KEYS[6] its dead-letter stream, then keys that belong to the group for redriving
 -- ARGV[1] the group
 -- ARGV[2] the group for redriving
@@ -17,6 +17,9 @@ for _, consumer in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf
 end
 if #alive > 1 then return alive end
 
+-- Lua does not roll back: whoever may not delete the keys leaves the group alone.
+local deleted = redis.pcall('DEL', KEYS[5])
+if type(deleted) == 'table' then return failed(deleted) end
 -- Without a stream there is no group.
 local function destroy(stream, group)
   if redis.call('EXISTS', stream) == 0 then return 0 end

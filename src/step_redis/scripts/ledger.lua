@@ -24,14 +24,17 @@ if not known[2] and number > 1 then return {'GONE'} end
 local last = tonumber(known[2] or 0)
 if number <= last then return {'OLD'} end
 if number > last + 1 then return {'GAP'} end
--- Lua does not roll back: whoever may not write the ledger has to write nothing at all.
-for _, write in ipairs({{'HSET', ledger, 'last', last}, {'PEXPIRE', ledger, ARGV[2]}}) do
+-- Lua does not roll back: whoever may not write the ledger has to write nothing at all, so that
+-- everything that `done` does not need is done here.
+local writes = {
+  {'HSET', ledger, 'last', last}, {'HDEL', ledger, number - 2}, {'PEXPIRE', ledger, ARGV[2]},
+}
+for _, write in ipairs(writes) do
   local written = redis.pcall(unpack(write))
   if type(written) == 'table' then return failed(written) end
 end
 
 local function done(result)
   redis.call('HSET', ledger, ARGV[1], result, 'last', number)
-  redis.call('HDEL', ledger, number - 2)
   return {'DONE', result}
 end

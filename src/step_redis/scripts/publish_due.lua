@@ -5,11 +5,14 @@
 -- ARGV[1] how many at most
 --
 -- Returns {'OK', how many were moved}, or the error of the server if it refuses the first one.
--- Lua does not roll back: each message is written first and removed last.
+-- Lua does not roll back: each message is written first and removed last, and whoever may not remove
+-- it writes nothing.
 -- include errors.lua
 local stream, delayed = KEYS[1], KEYS[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local may_remove = redis.pcall('ZREM', delayed, '')
+if type(may_remove) == 'table' then return failed(may_remove) end
 local moved = 0
 local due = redis.pcall('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, ARGV[1])
 if due.err then return failed(due) end
