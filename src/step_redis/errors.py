@@ -182,8 +182,9 @@ class PartlyPublishedError(MessageError):
     ``outcome_unknown`` is True if there is something that may have been.
 
     Attributes:
-        written: For each stream the ids of the messages that were written, in order from the first.
-        unknown: For each stream, how many messages after those may have been written.
+        written: For each stream of the call the ids of its messages that were written, in order
+            from the first; maybe none.
+        unknown: For each stream of the call, how many messages after those may have been written.
     """
 
     def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:

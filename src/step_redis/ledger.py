@@ -8,13 +8,16 @@ resolved. A lane of which something is not resolved is given up.
 import os
 import secrets
 from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 import attrs
 
 from step_redis.commands import Argument
 from step_redis.deadline import lease_now
-from step_redis.errors import ServerError, StepRedisError
+from step_redis.errors import ServerError, StepRedisError, StreamNotFoundError
 from step_redis.keys import derived_key
+from step_redis.recent import Recent
 from step_redis.script_calls import ScriptCall
 from step_redis.scripts import script
 
@@ -22,9 +25,6 @@ __all__ = ["LEDGER_SECONDS", "Lane", "Lanes", "Numbered", "Operation"]
 
 LEDGER_SECONDS = 900
 """How long the server remembers what a producer did last; nothing is repeated for that long."""
-
-_MANY_STREAMS = 1000
-"""From so many streams on those are forgotten that nothing was published to lately."""
 
 
 @attrs.define(eq=False)
@@ -57,34 +57,29 @@ class Lanes:
     """The lanes that nobody has just now; shared by tasks and threads."""
 
     def __init__(self) -> None:
-        self._idle: dict[str, deque[Lane]] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._idle: Recent[deque[Lane]] = Recent(deque)
         self._process = os.getpid()
 
     def take(self, stream: str) -> Lane:
         """Return a lane of a stream: the one that was used last, so that few are in use."""
         if self._process != os.getpid():
             # After a fork both would use the same numbers, each for messages of its own.
-            self._idle, self._process = {}, os.getpid()
-        idle = self._idle.get(stream)
-        while idle:
+            self._begin()
+        idle = self._idle.of(stream)
+        while True:
             try:
                 lane = idle.pop()
             except IndexError:
-                break
+                return Lane.fresh(stream)
             if not lane.is_stale:
                 return lane
-        return Lane.fresh(stream)
 
     def give(self, lane: Lane) -> None:
         """Take back a lane all of whose operations are resolved."""
-        if len(self._idle) >= _MANY_STREAMS and lane.stream not in self._idle:
-            self._forget()
-        self._idle.setdefault(lane.stream, deque()).append(lane)
-
-    def _forget(self) -> None:
-        for stream, idle in list(self._idle.items()):
-            if all(lane.is_stale for lane in list(idle)):
-                self._idle.pop(stream, None)
+        self._idle.of(lane.stream).append(lane)
 
 
 @attrs.frozen
@@ -129,16 +124,42 @@ class Numbered:
             (self.number, LEDGER_SECONDS * 1000, *operation.args),
         )
 
-    def start_anew(self) -> None:
-        """Go on in a fresh lane: under this number it never took effect and never will."""
+    def read(self, reply: Sequence[Any]) -> bytes | None:
+        """Return the result that the script replied; None if it is to be sent anew.
+
+        Raises:
+            StepRedisError: It cannot be carried out, or nobody knows whether it was.
+        """
+        code, *results = reply
+        if code == b"DONE":
+            result: bytes = results[0]
+            return result
+        if code == b"MISSING":
+            # What was lost may arrive yet, when somebody has made the stream.
+            raise self.lost or StreamNotFoundError(
+                "there is no such stream: create_input_stream makes one, create=True too"
+            )
+        if code == b"OLD" or (code == b"GONE" and self.lost is not None):
+            raise self.forgotten()
+        # What the server remembers is gone, or older than what was done before this one: under this
+        # number nothing took effect that is there, nor can anything any more.
+        self._start_anew()
+        return None
+
+    def _start_anew(self) -> None:
         self.lane = Lane.fresh(self.lane.stream)
         self.lost = None
         self._take_number()
 
     @property
+    def age_seconds(self) -> float:
+        """How long ago it got its number."""
+        return lease_now() - self._numbered_at
+
+    @property
     def is_too_old(self) -> bool:
         """Whether it may not be repeated any more: its ledger may be gone, as if it were new."""
-        return lease_now() - self._numbered_at > LEDGER_SECONDS / 2
+        return self.age_seconds > LEDGER_SECONDS / 2
 
     def withdraw(self) -> bool:
         """Give the number up; return whether the lane can be used on.

@@ -25,6 +25,9 @@ from .producer import Producer
 _IN_FLIGHT = 2
 """How many calls are on their way at once: so many results a ledger remembers."""
 
+_UNREAD_SECONDS = 1.0
+"""For how long a reply is left unread: the connection may break when the messages pause."""
+
 
 @attrs.define(eq=False)
 class _Sent:
@@ -60,7 +63,7 @@ class Batches:
 
     def begin(self, stream: str) -> None:
         """Take note that messages of a stream follow, if it has any."""
-        self.written[stream] = []
+        self.written[stream], self.unknown[stream] = [], 0
 
     async def publish(self, chunk: Chunk) -> None:
         """Send a chunk; wait until there is room for it on the way.
@@ -73,11 +76,12 @@ class Batches:
                 await self._resolve()
                 await self._publish_plainly(chunk)
                 return
-            if len(self._sent) == _IN_FLIGHT:
+            while self._sent and self._must_wait():
                 await self._resolve_first()
             try:
                 lane = self._lane(chunk.stream)
             except ConfigurationError as error:
+                await self._resolve()
                 await self._fall_back(chunk, error)
                 return
             await self._send(_Sent(chunk, Numbered(batch(chunk.messages, self._options()), lane)))
@@ -96,13 +100,13 @@ class Batches:
         except StepRedisError:
             self._has_failed = True
             raise
+        while self._lanes:
+            _, lane = self._lanes.popitem()
+            self._producer.lanes.give(lane)
 
     async def end(self) -> None:
-        """Let the connection go; what is not resolved stays unknown."""
+        """Let the connection go; what is not resolved stays unknown, and its lane is given up."""
         await self._conversation.end()
-        if not self._sent and not self._has_failed:
-            for lane in self._lanes.values():
-                self._producer.lanes.give(lane)
 
     async def failed(self, cause: BaseException) -> StepRedisError | None:
         """Find out what was written before a failure; None if nothing was, nor may have been."""
@@ -119,17 +123,16 @@ class Batches:
                 self._note(sent)
             elif sent.numbered.lost is not None and sent.chunk.stream not in self._refused:
                 self._may_be_written(sent.chunk)
-        written = {stream: ids for stream, ids in self.written.items() if ids}
-        if not written and not self.unknown:
+        known, unknown = sum(map(len, self.written.values())), sum(self.unknown.values())
+        if not known and not unknown:
             return None
-        known, unknown = sum(map(len, written.values())), sum(self.unknown.values())
         # What another error says may be about the message.
         why = str(cause) if isinstance(cause, StepRedisError) else type(cause).__name__
         failure = PartlyPublishedError(
             f"{known} messages were written, and {unknown} more may have been: {why}",
             outcome_unknown=bool(unknown),
         )
-        failure.written, failure.unknown = written, self.unknown
+        failure.written, failure.unknown = self.written, self.unknown
         return failure
 
     def _options(self) -> Sequence[Argument]:
@@ -141,7 +144,7 @@ class Batches:
             if sent.chunk.stream == stream:
                 return sent.numbered.lane
         lane = self._lanes.get(stream)
-        if lane is None:
+        if lane is None or lane.is_stale:
             lane = self._lanes[stream] = self._producer.lanes.take(stream)
         return lane
 
@@ -157,9 +160,16 @@ class Batches:
             self._lose(error)
             await self._resolve_all()
 
+    def _must_wait(self) -> bool:
+        """Whether there is no room on the way, or a reply has been there for long by now."""
+        is_old = self._sent[0].numbered.age_seconds > _UNREAD_SECONDS
+        return len(self._sent) == _IN_FLIGHT or is_old
+
     async def _resolve(self) -> None:
         while self._sent:
             await self._resolve_first()
+        # Whoever waits for a connection, this one's own plain commands too, may need it.
+        await self._conversation.end()
 
     async def _resolve_first(self) -> None:
         sent = self._sent[0]
@@ -226,7 +236,7 @@ class Batches:
         return refusal
 
     def _may_be_written(self, chunk: Chunk) -> None:
-        self.unknown[chunk.stream] = self.unknown.get(chunk.stream, 0) + len(chunk.messages)
+        self.unknown[chunk.stream] += len(chunk.messages)
 
     async def _fall_back(self, chunk: Chunk, error: StepRedisError) -> None:
         await self._publish_plainly(chunk)
@@ -246,7 +256,6 @@ class Batches:
         for at, reply in enumerate(replies):
             if isinstance(reply, ResponseError):
                 # Those behind it may have been taken again.
-                if rest := len(replies) - at - 1:
-                    self.unknown[chunk.stream] = rest
+                self.unknown[chunk.stream] += len(replies) - at - 1
                 raise reply_failure(reply, self._producer.connections.target)
             written.append(reply.decode())

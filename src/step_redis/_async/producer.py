@@ -9,7 +9,11 @@ from step_redis._backend import aio
 from step_redis.backoff import delays
 from step_redis.commands import Argument, xadd
 from step_redis.deadline import Deadline
-from step_redis.errors import ConfigurationError, StepRedisError, StreamNotFoundError
+from step_redis.errors import (
+    ConfigurationError,
+    ServerLoadingError,
+    StepRedisError,
+)
 from step_redis.failures import is_without_scripts
 from step_redis.ledger import Lanes, Numbered, Operation
 from step_redis.outage import passes_by_itself
@@ -91,32 +95,29 @@ class Producer:
             if numbered.lost is not None and numbered.is_too_old:
                 raise numbered.forgotten()
             try:
-                code, *result = await self.connections.run(
+                reply = await self.connections.run(
                     numbered.call(), effect=numbered.operation.effect
                 )
             except StepRedisError as error:
                 if error.outcome_unknown:
                     numbered.lost = error
-                elif numbered.lost is None:
+                elif numbered.lost is None and not isinstance(error, ServerLoadingError):
                     raise
-                deadline = deadline or Deadline.after(self._retry_seconds)
+                deadline = deadline or Deadline.after(self._patience(numbered))
                 if deadline.passed or not (error.outcome_unknown or passes_by_itself(error)):
+                    if numbered.lost in (None, error):
+                        raise
                     raise numbered.lost from error
                 self._logger.info(
-                    "stream %r: asking again what came of publishing: %s",
-                    *(numbered.lane.stream, error),
+                    "stream %r: trying again to publish: %s", numbered.lane.stream, error
                 )
                 await aio.sleep(next(pauses))
                 continue
-            if code == b"DONE":
-                answer: bytes = result[0]
-                return answer
-            if code == b"MISSING":
-                raise StreamNotFoundError(
-                    "there is no such stream: create_input_stream makes one, create=True too"
-                )
-            if code == b"OLD" or (code == b"GONE" and numbered.lost is not None):
-                raise numbered.forgotten()
-            # What the server remembers is gone, or older than what was done before this one: under
-            # this number nothing took effect that is there, nor can anything any more.
-            numbered.start_anew()
+            result = numbered.read(reply)
+            if result is not None:
+                return result
+
+    def _patience(self, numbered: Numbered) -> float:
+        """Return how long to try: a server that is loading is one that cannot be reached."""
+        target = self.connections.target
+        return target.connect_seconds if numbered.lost is None else self._retry_seconds

@@ -133,7 +133,8 @@ class Publishing(StreamBase):
         """Append messages to a stream, in order and each once.
 
         They are sent in chunks of 500, or of a megabyte, while further ones are taken from
-        ``messages``, so that it may be a generator of any length.
+        ``messages``, so that it may be a generator of any length. One connection is in use for it
+        meanwhile; if the generator uses the pool too, there has to be another one.
 
         Args:
             stream_name: The stream.
@@ -276,8 +277,9 @@ class Publishing(StreamBase):
         self._check_open()
         batches = Batches(self._producer, max_len)
         try:
-            for stream, several in messages.items():
+            for stream in messages:
                 batches.begin(stream)
+            for stream, several in messages.items():
                 await self._publish_stream(batches, stream, several, headers)
             await batches.resolve()
         except Exception as error:

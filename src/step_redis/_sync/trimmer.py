@@ -6,6 +6,7 @@ import logging
 import attrs
 
 from step_redis.errors import StepRedisError
+from step_redis.recent import Recent
 from step_redis.retention import PAGE_ENTRIES, HeldBack, Page, Retention, Trimmed, read_page, trim
 
 from .connections import Connections
@@ -14,7 +15,6 @@ _EVERY = 100
 """After how many messages published a page is looked at."""
 
 _START = ("-", 0)
-_MANY_STREAMS = 1000
 
 
 @attrs.define
@@ -41,7 +41,7 @@ class Trimmer:
         self._connections = connections
         self._logger = logger
         self._retention = retention
-        self._progress: dict[str, _Progress] = {}
+        self._progress: Recent[_Progress] = Recent(_Progress)
 
     def trim(self, stream: str, retention: Retention) -> Trimmed:
         """Look through all that is beyond the limits, and remove what may go."""
@@ -58,7 +58,7 @@ class Trimmer:
         """Look at the next page of a stream now and then; a failure does not hinder publishing."""
         if self._retention is None:
             return
-        progress = self._of(stream)
+        progress = self._progress.of(stream)
         progress.published += count
         if progress.published < _EVERY:
             return
@@ -75,14 +75,6 @@ class Trimmer:
                     progress.at = (page.next_start, kept) if page.next_start else _START
         except StepRedisError as error:
             self._logger.warning("stream %r was not trimmed to its retention: %s", stream, error)
-
-    def _of(self, stream: str) -> _Progress:
-        progress = self._progress.get(stream)
-        if progress is None:
-            if len(self._progress) >= _MANY_STREAMS:
-                self._progress.clear()
-            progress = self._progress.setdefault(stream, _Progress())
-        return progress
 
     def _page(self, stream: str, retention: Retention, start: str, kept: int) -> Page:
         # Apart: a batch holds one of the connections for commands meanwhile, maybe the only one.

@@ -9,11 +9,22 @@
 -- free again.
 -- include ledger.lua
 local delayed, record = KEYS[3], KEYS[4]
-local beginning = ARGV[4] .. ' '
-local members, found = redis.pcall('ZRANGEBYSCORE', delayed, ARGV[3], ARGV[3]), nil
-if members.err then return failed(members) end
-for _, member in ipairs(members) do
-  if string.sub(member, 1, #beginning) == beginning then found = member end
+local count = redis.pcall('ZCOUNT', delayed, '-inf', ARGV[3])
+if type(count) == 'table' then return failed(count) end
+-- Those that are due at the same time are in the order of their handles, which have one length.
+local low, high = redis.call('ZCOUNT', delayed, '-inf', '(' .. ARGV[3]), count - 1
+local found
+while low <= high and not found do
+  local middle = math.floor((low + high) / 2)
+  local member = redis.call('ZRANGE', delayed, middle, middle)[1]
+  local handle = string.sub(member, 1, #ARGV[4])
+  if handle == ARGV[4] then
+    found = member
+  elseif handle < ARGV[4] then
+    low = middle + 1
+  else
+    high = middle - 1
+  end
 end
 if not found then return done('0') end
 -- As in ledger.lua: whoever may not do all of it does nothing.

@@ -16,6 +16,7 @@
 -- {'MISSING'} if there is no stream though there has to be one.
 -- include ledger.lua
 local delayed, record = KEYS[3], KEYS[4]
+local time = redis.call('TIME')
 if ARGV[6] == '1' and redis.call('EXISTS', stream) == 0 then return {'MISSING'} end
 
 if record then
@@ -34,7 +35,6 @@ local written
 if ARGV[5] == '' then
   written = redis.pcall('XADD', stream, unpack(ARGV, 8))
 else
-  local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local due = string.sub(ARGV[5], 1, 1) == '+' and now + string.sub(ARGV[5], 2) or tonumber(ARGV[5])
   -- Those that are due together are in the order of their handles: that in which they came.
