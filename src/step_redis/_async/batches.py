@@ -255,7 +255,8 @@ class Batches:
             raise
         for at, reply in enumerate(replies):
             if isinstance(reply, ResponseError):
-                # Those behind it may have been taken again.
-                self.unknown[chunk.stream] += len(replies) - at - 1
+                # Some of those behind it may have been taken again.
+                taken = [n for n, one in enumerate(replies) if not isinstance(one, ResponseError)]
+                self.unknown[chunk.stream] += max([*taken, at - 1]) - at + 1
                 raise reply_failure(reply, self._producer.connections.target)
             written.append(reply.decode())
