@@ -23,14 +23,17 @@ COMMANDS = sorted(
 )
 
 
-@pytest.fixture
-def server(private_server):
-    return private_server()
+@pytest.fixture(scope="module")
+def server(source):
+    server = source.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
 def admin(server) -> Iterator[Redis]:
     with server.client() as client:
+        client.flushall()
         yield client
 
 
@@ -45,7 +48,7 @@ def stream(server) -> Iterator[StepRedisStream]:
 @pytest.fixture(params=COMMANDS)
 def few(request, server, admin) -> Iterator[StepRedisStream]:
     """A stream object of a user who may do everything but one command."""
-    rules = ("on", ">pw", "~*", "+@all", f"-{request.param}")
+    rules = ("reset", "on", ">pw", "~*", "+@all", f"-{request.param}")
     admin.execute_command("ACL", "SETUSER", "few", *rules)
     params = StepRedisPoolParams(host=server.host, port=server.port, username="few", password="pw")
     with StepRedisPool(params) as pool, StepRedisStream(pool) as stream:
