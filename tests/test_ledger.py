@@ -10,7 +10,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 import step_redis
-from step_redis import ServerError
+from step_redis import ServerError, recent
 from step_redis.ledger import LEDGER_SECONDS, Lane, Lanes, Numbered, Operation
 from step_redis.publishing import batch, read_ids
 from step_redis.script_calls import ScriptCall
@@ -205,14 +205,19 @@ def test_a_stale_lane_is_not_used_again():
     assert lanes.take("orders") is not lane
 
 
-def test_streams_are_forgotten():
-    """Lanes of streams that nothing is published to any more do not pile up."""
-    lanes = Lanes()
+def test_streams_are_forgotten(monkeypatch):
+    """What is kept of streams that nothing was published to lately goes; the others stay."""
+    at = 1000.0
+    monkeypatch.setattr(recent, "now", lambda: at)
+    kept = recent.Recent(list, seconds=60)
     for number in range(3000):
-        lane = lanes.take(f"user:{number}")
-        lane.used_at -= LEDGER_SECONDS
-        lanes.give(lane)
-    assert len(lanes._idle._values) <= 1000
+        at += 1
+        kept.of(f"user:{number}").append(number)
+        kept.of("orders").append(number)
+    assert len(kept._values) == 62
+    assert len(kept.of("orders")) == 3000
+    assert kept.of("user:2999") == [2999]
+    assert kept.of("user:0") == []
 
 
 def test_a_number_is_withdrawn_only_if_nothing_is_under_way():

@@ -1,6 +1,7 @@
 """Publishing under faults without repeating, and what holds with it too: connections, limits."""
 
 import asyncio
+import itertools
 from unittest.mock import Mock
 
 import attrs
@@ -217,3 +218,18 @@ async def test_a_cancel_is_never_swallowed(flavour, params, key):
             publishing.cancel()
             [outcome] = await asyncio.gather(publishing, return_exceptions=True)
             assert isinstance(outcome, asyncio.CancelledError), steps
+
+
+@pytest.mark.parametrize("flavour", ["asyncio"], indirect=True)
+async def test_a_batch_without_end_is_cancelled(flavour, params, key, redis, until):
+    """One cancel ends it at once, and the first ones of its messages are there."""
+    async with flavour.pool(params) as pool, flavour.stream(pool) as stream:
+        endless = ({"n": str(n)} for n in itertools.count())
+        publishing = asyncio.ensure_future(stream.publish_messages(key, endless))
+        await until(lambda: redis.xlen(key) > 2000)
+        publishing.cancel()
+        [outcome] = await asyncio.gather(publishing, return_exceptions=True)
+        assert isinstance(outcome, asyncio.CancelledError)
+        written = [int(fields[b"n"]) for _, fields in redis.xrange(key)]
+        assert written == list(range(len(written)))
+        await stream.publish_message(key, {})

@@ -7,6 +7,7 @@ from step_redis.errors import ConfigurationError
 __all__ = ["HandlerKindError", "check_name", "check_number", "check_type", "check_whole", "shown"]
 
 _LONGEST_SHOWN = 80
+_LARGEST = 1e9
 
 
 class HandlerKindError(Exception):
@@ -58,9 +59,11 @@ def check_number(
     if value is None and none is not None:
         return
     number: Any = value if type(value) in (int, float) else -1.0
-    if not least <= number < 1e9 or (above and number == least):
+    if not least <= number < _LARGEST or (above and number == least):
         bound = "more than" if above else "at least"
+        limit = f" and less than {_LARGEST:g}" if number >= _LARGEST else ""
         otherwise = f", or None {none}" if none is not None else ""
         raise ConfigurationError(
-            f"{argument} must be a number of {bound} {least:g}{otherwise}; got {shown(value)}"
+            f"{argument} must be a number of {bound} {least:g}{limit}{otherwise};"
+            f" got {shown(value)}"
         )

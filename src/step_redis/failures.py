@@ -13,6 +13,7 @@ import redis.exceptions
 from step_redis.errors import (
     AuthenticationFailedError,
     ConnectionFailedError,
+    DuplicateConflict,
     GroupNotFoundError,
     NotAStreamError,
     OperationTimeoutError,
@@ -82,8 +83,9 @@ def told(logger: logging.Logger, subject: Subject) -> Generator[None]:
             # An argument that is no name may be a message, put in the wrong place.
             if getattr(error, name) is None and isinstance(about, str):
                 setattr(error, name, about or None)
-        # Whoever catches it has the traceback.
-        logger.error("%s failed: %s: %s", subject.action, type(error).__name__, error)  # noqa: TRY400
+        # That a key was used before is for the caller to judge.
+        level = logging.INFO if isinstance(error, DuplicateConflict) else logging.ERROR
+        logger.log(level, "%s failed: %s: %s", subject.action, type(error).__name__, error)
         raise
 
 

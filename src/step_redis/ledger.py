@@ -60,7 +60,7 @@ class Lanes:
         self._begin()
 
     def _begin(self) -> None:
-        self._idle: Recent[deque[Lane]] = Recent(deque)
+        self._idle: Recent[deque[Lane]] = Recent(deque, LEDGER_SECONDS)
         self._process = os.getpid()
 
     def take(self, stream: str) -> Lane:

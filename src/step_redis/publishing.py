@@ -1,8 +1,8 @@
 """Publishing by scripts: operations built, their results read; no I/O."""
 
 import re
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -26,6 +26,7 @@ __all__ = [
     "Handle",
     "batch",
     "cancel",
+    "check_messages",
     "check_size",
     "digest_of",
     "due",
@@ -48,7 +49,9 @@ CHUNK_BYTES = 1024 * 1024
 DUE_LIMIT = 100
 """How many delayed messages one call moves."""
 
-_HANDLE = re.compile(r"(\d+):(\d{16}-[0-9a-f]{16}\.\d{9}):([^:]+)(?::([^:]+))?", re.ASCII)
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+_HANDLE = re.compile(r"(\d+):(\d{16}-[0-9a-f]{16}\.\d{12}):([^:]+)(?::([^:]+))?", re.ASCII)
 
 
 @attrs.frozen
@@ -133,6 +136,19 @@ class Chunk:
         return len(self.messages) >= CHUNK_MESSAGES or self.size >= CHUNK_BYTES
 
 
+def check_messages(messages: Any) -> None:
+    """Refuse what are not several messages."""
+    if isinstance(messages, Mapping):
+        raise ConfigurationError(
+            "messages must be several; got one dict: use publish_message, or put it in a list"
+        )
+    if isinstance(messages, str | bytes) or not isinstance(messages, Iterable):
+        raise ConfigurationError(
+            "messages must be an iterable of dicts, such as a list or a generator; got"
+            f" {shown(messages)}"
+        )
+
+
 def check_size(fields: Sequence[bytes]) -> None:
     """Refuse a message that no script can write."""
     if len(fields) > MOST_VALUES:
@@ -204,11 +220,11 @@ def due(delay_seconds: float | None, deliver_at: datetime | None) -> str:
     if deliver_at is None:
         return ""
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        got = "one without" if isinstance(moment, datetime) else shown(deliver_at)
         raise ConfigurationError(
-            "deliver_at must be a datetime with a time zone, as datetime.now(UTC) has; got"
-            f" {shown(deliver_at)}"
+            f"deliver_at must be a datetime with a time zone, as datetime.now(UTC) has; got {got}"
         )
-    return str(max(0, int(deliver_at.timestamp() * 1000)))
+    return str(max(0, (deliver_at - _EPOCH) // timedelta(milliseconds=1)))
 
 
 def publish_due(stream: str) -> ScriptCall:
@@ -273,7 +289,7 @@ def read_delayed(reply: Sequence[Any], stream: str, codec: Codec) -> DelayedMess
         messages.append(
             DelayedMessage(
                 handle=str(handle),
-                deliver_at=datetime.fromtimestamp(int(due_ms) / 1000, UTC),
+                deliver_at=_EPOCH + timedelta(milliseconds=int(due_ms)),
                 data=decoded.data,
                 headers=decoded.headers,
             )

@@ -65,10 +65,10 @@ class Trimmed:
 
     Attributes:
         removed: How many entries were removed.
-        held_back: For each group that has not acknowledged what is beyond the limits, the first
-            entry of it. The search ends soon after an entry that a group has not received, since
-            nothing behind it can be removed: what groups hold back there shows when that one has
-            moved on. `StepRedisStream.forget_group` is for groups that never will.
+        held_back: Who holds back what is beyond the limits: for a group the first entry that it
+            has not acknowledged. Where a group has not received an entry the search ends, since
+            nothing behind can be removed; groups that hold back only what lies there are not named
+            before that one has moved on, or was removed by `StepRedisStream.forget_group`.
     """
 
     removed: int

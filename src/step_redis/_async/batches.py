@@ -128,9 +128,9 @@ class Batches:
             return None
         # What another error says may be about the message.
         why = str(cause) if isinstance(cause, StepRedisError) else type(cause).__name__
+        more = f", and {unknown} more may have been" if unknown else " before it failed"
         failure = PartlyPublishedError(
-            f"{known} messages were written, and {unknown} more may have been: {why}",
-            outcome_unknown=bool(unknown),
+            f"{known} messages were written{more}: {why}", outcome_unknown=bool(unknown)
         )
         failure.written, failure.unknown = self.written, self.unknown
         return failure

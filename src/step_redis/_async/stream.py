@@ -42,8 +42,9 @@ class StepRedisStream(Publishing, Receiving):
             a value is not UTF-8, or ``"bytes"`` for all names and values of entries without
             ``_step:t`` (a message of `publish_message` whose values are all ``str`` is such an
             entry too).
-        retry_seconds: For how long publishing is repeated after its reply was lost; it is written
-            once all the same. 0 publishes by plain XADD, which is never repeated.
+        retry_seconds: For how long publishing is repeated after its reply was lost, and then once
+            more at most; it is written once all the same. 0 publishes by plain XADD, which is never
+            repeated.
         retention: What the streams that this object publishes to are trimmed to, a little with
             every hundred messages; None trims nothing.
 

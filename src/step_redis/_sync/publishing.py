@@ -11,6 +11,7 @@ from step_redis.arguments import check_name, check_number, check_whole
 from step_redis.commands import Argument, xadd_options
 from step_redis.errors import (
     ConfigurationError,
+    EncodeError,
     PoolError,
     ServerError,
     StreamNotFoundError,
@@ -23,6 +24,7 @@ from step_redis.publishing import (
     Handle,
     batch,
     cancel,
+    check_messages,
     check_size,
     digest_of,
     due,
@@ -77,10 +79,12 @@ class Publishing(StreamBase):
             create: Whether to make a stream that does not exist.
             dedup_id: Your key for the message, as in ``"order-17"``. Publishing again under the
                 same key, by whichever process, writes nothing and returns what the first time
-                returned. Headers may differ, the message may not.
-            dedup_seconds: For how long the key is remembered, from the first time on.
+                returned, also if that entry is gone meanwhile. The message must be the same;
+                headers and the time may differ, and are ignored.
+            dedup_seconds: For how long the key is remembered, from the first time on, or from when
+                the message is due.
             delay_seconds: Append the message so many seconds later: a consumer of the stream does
-                that, or `publish_due`.
+                that, or `publish_due`. Trimming by ``max_len`` is done then.
             deliver_at: Append it at that time, a datetime with a time zone, by the server's clock.
 
         Returns:
@@ -91,7 +95,7 @@ class Publishing(StreamBase):
             StreamNotFoundError: There is no such stream and ``create`` is False.
             DuplicateConflict: Another message was published with the same ``dedup_id``.
             StepRedisError: Anything else; ``outcome_unknown`` says whether the entry may have been
-                written. If a user may not use scripts, it is if any reply was lost.
+                written. If scripts cannot be used, it is True when a reply was lost.
         """
         with told(self._logger, Subject("publish_message", stream_name)):
             check_name("stream_name", stream_name)
@@ -133,8 +137,10 @@ class Publishing(StreamBase):
         """Append messages to a stream, in order and each once.
 
         They are sent in chunks of 500, or of a megabyte, while further ones are taken from
-        ``messages``, so that it may be a generator of any length. One connection is in use for it
-        meanwhile; if the generator uses the pool too, there has to be another one.
+        ``messages``, so that it may be a generator of any length; it is no way to publish what
+        comes now and then, since nothing is sent before a chunk is full. One connection is in use
+        meanwhile; if the generator uses the pool too, there has to be another one. If the call is
+        cancelled or interrupted, the first ones of the messages may have been written.
 
         Args:
             stream_name: The stream.
@@ -182,7 +188,7 @@ class Publishing(StreamBase):
                     f"messages must be a dict of streams to messages; got {type(messages).__name__}"
                 )
             for stream_name in messages:
-                check_name("messages", stream_name)
+                check_name("the name of a stream", stream_name)
             return self._publish_all(messages, max_len, headers)
 
     def publish_due(self, stream_name: str) -> int:
@@ -274,6 +280,8 @@ class Publishing(StreamBase):
         headers: Mapping[str, str] | None,
     ) -> dict[str, list[str]]:
         check_whole("max_len", max_len, 1, none="to keep all entries")
+        for several in messages.values():
+            check_messages(several)
         self._check_open()
         batches = Batches(self._producer, max_len)
         try:
@@ -300,9 +308,14 @@ class Publishing(StreamBase):
         headers: Mapping[str, str] | None,
     ) -> None:
         chunk = Chunk(stream)
-        for message in messages:
-            fields = self._codec.encode(message, headers)
-            check_size(fields)
+        for number, message in enumerate(messages):
+            try:
+                fields = self._codec.encode(message, headers)
+                check_size(fields)
+            except EncodeError as error:
+                raise EncodeError(
+                    f"message {number} of {stream!r}, counted from 0: {error.args[0]}"
+                ) from error
             chunk.add(fields)
             if chunk.is_full:
                 self._publish_chunk(batches, chunk)

@@ -14,6 +14,9 @@ from .connections import Connections
 _EVERY = 100
 """After how many messages published a page is looked at."""
 
+_REMEMBERED_SECONDS = 900
+"""For how long it is remembered how far the looking through a stream has come."""
+
 _START = ("-", 0)
 
 
@@ -41,7 +44,7 @@ class Trimmer:
         self._connections = connections
         self._logger = logger
         self._retention = retention
-        self._progress: Recent[_Progress] = Recent(_Progress)
+        self._progress: Recent[_Progress] = Recent(_Progress, _REMEMBERED_SECONDS)
 
     def trim(self, stream: str, retention: Retention) -> Trimmed:
         """Look through all that is beyond the limits, and remove what may go."""

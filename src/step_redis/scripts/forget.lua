@@ -12,8 +12,9 @@
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 local alive = {'ALIVE'}
+-- The record holds also when the group is looked through next (see poll.lua).
 for _, consumer in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')) do
-  if not string.find(consumer, '^~') then alive[#alive + 1] = consumer end
+  if consumer ~= '~sweep' then alive[#alive + 1] = consumer end
 end
 if #alive > 1 then return alive end
 

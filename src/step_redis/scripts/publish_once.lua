@@ -5,7 +5,7 @@
 --         user's key or '', and the arguments of XADD
 -- KEYS[4] what is known of the user's key: 'result digest'; left out without such a key
 -- ARGV[3] digest of the message
--- ARGV[4] for how long the user's key is remembered (ms)
+-- ARGV[4] for how long the user's key is remembered, after the message is due (ms)
 -- ARGV[5] when it is due: '' for now, '+ms' from now, or the time (ms)
 -- ARGV[6] '1' if the stream has to exist
 -- ARGV[7] the user's key, or ''
@@ -17,6 +17,14 @@
 -- include ledger.lua
 local delayed, record = KEYS[3], KEYS[4]
 local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local due = now
+if string.sub(ARGV[5], 1, 1) == '+' then
+  due = now + string.sub(ARGV[5], 2)
+elseif ARGV[5] ~= '' then
+  due = tonumber(ARGV[5])
+end
+local kept = string.format('%.0f', ARGV[4] + math.max(0, due - now))
 if ARGV[6] == '1' and redis.call('EXISTS', stream) == 0 then return {'MISSING'} end
 
 if record then
@@ -27,7 +35,7 @@ if record then
     return done((digest == ARGV[3] and 'SAME ' or 'OTHER ') .. first)
   end
   -- As above: whoever may not write the record has to write nothing.
-  local reserved = redis.pcall('SET', record, '- -', 'PX', ARGV[4])
+  local reserved = redis.pcall('SET', record, '- -', 'PX', kept)
   if reserved.err then return failed(reserved) end
 end
 
@@ -35,11 +43,9 @@ local written
 if ARGV[5] == '' then
   written = redis.pcall('XADD', stream, unpack(ARGV, 8))
 else
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local due = string.sub(ARGV[5], 1, 1) == '+' and now + string.sub(ARGV[5], 2) or tonumber(ARGV[5])
   -- Those that are due together are in the order of their handles: that in which they came.
   local lane, micros = string.match(ledger, '[^:]*$'), time[1] * 1000000 + time[2]
-  local handle = string.format('%016.0f-%s.%09.0f', micros, lane, number)
+  local handle = string.format('%016.0f-%s.%012.0f', micros, lane, number)
   local packed = {}
   for at = 7, #ARGV do packed[#packed + 1] = ARGV[at] end
   written = redis.pcall('ZADD', delayed, due, handle .. ' ' .. cmsgpack.pack(packed))
@@ -49,5 +55,5 @@ if type(written) == 'table' then
   if record then redis.call('SET', record, '- -', 'PX', 1) end
   return failed(written)
 end
-if record then redis.call('SET', record, written .. ' ' .. ARGV[3], 'PX', ARGV[4]) end
+if record then redis.call('SET', record, written .. ' ' .. ARGV[3], 'PX', kept) end
 return done('NEW ' .. written)
