@@ -153,20 +153,33 @@ async def test_read_only_replica(flavour, private_server):
         await publish(flavour, params_of(server))
 
 
-async def test_loading(flavour, private_server):
-    """A server that loads its data is told as that; nothing was done."""
+@pytest.fixture
+async def loading_server(private_server):
+    """A server that loads its data for some seconds, and answers meanwhile."""
     server = private_server()
     with server.client() as client:
         client.config_set("rdbcompression", "no")
         for n in range(200):
             client.set(f"key {n}", "x" * 100_000)
         client.save()
-    # It answers after every 2 MB, each 20 keys, and has 4 s to go.
-    await asyncio.to_thread(server.restart, "--key-load-delay", "20000", not_yet=())
+    # It answers after every 2 MB, each 20 keys, and has 6 s to go.
+    await asyncio.to_thread(server.restart, "--key-load-delay", "30000", not_yet=())
+    return server
+
+
+async def test_loading(flavour, loading_server):
+    """A server that loads its data for longer than to be waited for is told as that."""
     with pytest.raises(ServerLoadingError, match="still loading") as caught:
-        await publish(flavour, params_of(server))
+        await publish(flavour, params_of(loading_server, socket_connect_timeout=1))
     assert isinstance(caught.value, redis.exceptions.BusyLoadingError)
     assert not caught.value.outcome_unknown
+
+
+async def test_loading_is_waited_for(flavour, loading_server):
+    """A server that loads its data is waited for like one that cannot be reached."""
+    await publish(flavour, params_of(loading_server, socket_connect_timeout=30))
+    with loading_server.client() as client:
+        assert client.xlen("orders") == 1
 
 
 async def test_other_errors_of_the_server(flavour, private_server):

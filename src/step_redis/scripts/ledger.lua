@@ -26,15 +26,21 @@ if number <= last then return {'OLD'} end
 if number > last + 1 then return {'GAP'} end
 -- Lua does not roll back: whoever may not write the ledger has to write nothing at all, so that
 -- everything that `done` does not need is done here.
--- What comes first changes nothing of a ledger that is not there yet.
+-- HSET comes first, since a server without memory refuses only a script's first write.
 local writes = {
-  {'PEXPIRE', ledger, ARGV[2]}, {'HDEL', ledger, number - 2}, {'HSET', ledger, 'last', last},
+  {'HSET', ledger, 'last', last}, {'HDEL', ledger, number - 2}, {'PEXPIRE', ledger, ARGV[2]},
 }
 for _, write in ipairs(writes) do
   local written = redis.pcall(unpack(write))
-  if type(written) == 'table' then return failed(written) end
+  if type(written) == 'table' then
+    -- A ledger that does not expire must not stay.
+    if not known[2] then
+      redis.pcall('HDEL', ledger, 'last')
+      redis.pcall('DEL', ledger)
+    end
+    return failed(written)
+  end
 end
-redis.call('PEXPIRE', ledger, ARGV[2])
 
 local function done(result)
   redis.call('HSET', ledger, ARGV[1], result, 'last', number)

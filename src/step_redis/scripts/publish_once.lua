@@ -15,6 +15,7 @@
 -- the user's key was used before, for the same message or for another one: nothing is written then.
 -- {'MISSING'} if there is no stream though there has to be one.
 -- include ledger.lua
+local RESERVED = '- -'
 local delayed, record = KEYS[3], KEYS[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -30,12 +31,12 @@ if ARGV[6] == '1' and redis.call('EXISTS', stream) == 0 then return {'MISSING'} 
 if record then
   local known = redis.pcall('GET', record)
   if type(known) == 'table' then return failed(known) end
-  if known then
+  if known and known ~= RESERVED then
     local first, digest = string.match(known, '^(%S+) (.*)$')
     return done((digest == ARGV[3] and 'SAME ' or 'OTHER ') .. first)
   end
   -- As above: whoever may not write the record has to write nothing.
-  local reserved = redis.pcall('SET', record, '- -', 'PX', kept)
+  local reserved = redis.pcall('SET', record, RESERVED, 'PX', kept)
   if reserved.err then return failed(reserved) end
 end
 
@@ -52,7 +53,7 @@ else
   if type(written) ~= 'table' then written = string.format('%.0f:%s', due, handle) end
 end
 if type(written) == 'table' then
-  if record then redis.call('SET', record, '- -', 'PX', 1) end
+  if record then redis.call('SET', record, RESERVED, 'PX', 1) end
   return failed(written)
 end
 if record then redis.call('SET', record, written .. ' ' .. ARGV[3], 'PX', kept) end
