@@ -91,7 +91,7 @@ TREE = {
     EncodeError: (MessageError, redis.exceptions.DataError),
     DecodeError: (MessageError,),
     DuplicateConflict: (MessageError,),
-    PartlyPublishedError: (MessageError,),
+    PartlyPublishedError: (StepRedisError,),
     LeaseLost: (MessageError,),
     HandlerTimeoutError: (MessageError, builtins.TimeoutError),
 }

@@ -79,6 +79,24 @@ class ConfigurationError(StepRedisError, ValueError):
     """A parameter or an argument has a value that cannot work; nothing was sent."""
 
 
+class PartlyPublishedError(StepRedisError):
+    """Publishing several messages ended amid them; ``__cause__`` says why.
+
+    Per stream, what was written comes first, then what may have been written; what follows was not.
+    ``outcome_unknown`` is True if there is something that may have been.
+
+    Attributes:
+        written: For each stream of the call the ids of its messages that were written, in order
+            from the first; maybe none.
+        unknown: For each stream of the call, how many messages after those may have been written.
+    """
+
+    def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(message, outcome_unknown=outcome_unknown)
+        self.written: dict[str, list[str]] = {}
+        self.unknown: dict[str, int] = {}
+
+
 class PoolError(StepRedisError):
     """There is no usable connection to the server."""
 
@@ -173,24 +191,6 @@ class DuplicateConflict(MessageError):  # noqa: N818 - the field's word for it
     """
 
     first_id = ""
-
-
-class PartlyPublishedError(MessageError):
-    """Publishing several messages ended amid them; ``__cause__`` says why.
-
-    Per stream, what was written comes first, then what may have been written; what follows was not.
-    ``outcome_unknown`` is True if there is something that may have been.
-
-    Attributes:
-        written: For each stream of the call the ids of its messages that were written, in order
-            from the first; maybe none.
-        unknown: For each stream of the call, how many messages after those may have been written.
-    """
-
-    def __init__(self, message: str, *, outcome_unknown: bool = False) -> None:
-        super().__init__(message, outcome_unknown=outcome_unknown)
-        self.written: dict[str, list[str]] = {}
-        self.unknown: dict[str, int] = {}
 
 
 class LeaseLost(MessageError):  # noqa: N818 - the field's word for it

@@ -15,7 +15,7 @@ import attrs
 
 from step_redis.commands import Argument
 from step_redis.deadline import lease_now
-from step_redis.errors import ServerError, StepRedisError, StreamNotFoundError
+from step_redis.errors import StepRedisError, StreamNotFoundError
 from step_redis.keys import derived_key
 from step_redis.recent import Recent
 from step_redis.script_calls import ScriptCall
@@ -173,7 +173,7 @@ class Numbered:
 
     def forgotten(self) -> StepRedisError:
         """Return the failure that the server does not remember what came of it."""
-        return ServerError(
+        return StepRedisError(
             f"the server does not remember any more what came of this: {self.operation.effect}",
             outcome_unknown=True,
         )

@@ -109,7 +109,7 @@ class DelayedMessages:
 
     Attributes:
         count: How many there are.
-        messages: The first of them, what is due first first.
+        messages: The first of them, in the order in which they are due.
     """
 
     count: int

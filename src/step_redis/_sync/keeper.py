@@ -43,7 +43,7 @@ class Keeper:
         shared, options = membership.shared, membership.shared.options
         self._was_member = False
         self._told = False
-        """Whether what cannot be done, though the lease can be renewed, was told."""
+        self._told_of_delayed = False
         self._outage = Outage(
             f"the consumer of {membership.stream!r} in group {membership.group!r}",
             options.outage_limit_seconds,
@@ -245,14 +245,14 @@ class Keeper:
             _, moved = self._run(publish_due(self._membership.stream))
         except StepRedisError as error:
             # A lease must not end because of it.
-            if not self._told:
-                self._told = True
+            if not self._told_of_delayed:
+                self._told_of_delayed = True
                 self._membership.shared.logger.error(  # noqa: TRY400 - its text says it all
                     "delayed messages of %r are not published while this lasts: %s",
                     *(self._membership.stream, error),
                 )
             return
-        self._told = False
+        self._told_of_delayed = False
         self._membership.rung = self._membership.rung or moved == DUE_LIMIT
 
     def _run(self, call: script_calls.ScriptCall, within: float | None = None) -> list[Any]:

@@ -12,8 +12,7 @@ from step_redis.commands import Argument, xadd_options
 from step_redis.errors import (
     ConfigurationError,
     EncodeError,
-    PoolError,
-    ServerError,
+    StepRedisError,
     StreamNotFoundError,
 )
 from step_redis.failures import Subject, reply_failure, told
@@ -88,7 +87,8 @@ class Publishing(StreamBase):
             deliver_at: Append it at that time, a datetime with a time zone, by the server's clock.
 
         Returns:
-            The id of the entry; of a delayed message its handle, which `cancel_delayed` takes.
+            The id of the entry; of a delayed message, also of one that is due at once, its handle,
+            which `cancel_delayed` takes.
 
         Raises:
             EncodeError: The message holds something that would not come back as it is.
@@ -251,7 +251,7 @@ class Publishing(StreamBase):
             return self._append_plainly(stream, fields, options)
         try:
             result = self._producer.carry_out(stream, batch([fields], options))
-        except (PoolError, ServerError, ConfigurationError) as error:
+        except StepRedisError as error:
             if not self._producer.may_fall_back(error):
                 raise
             written = self._append_plainly(stream, fields, options)

@@ -3,8 +3,8 @@
 -- KEYS[1] delayed messages (see publish_once.lua)
 -- ARGV[1] how many at most
 --
--- Returns {'OK', how many there are, {due (ms), handle, {user's key or '', arguments of XADD}}, ...}, what is due first
--- first.
+-- Returns {'OK', how many there are, {due (ms), handle, {user's key or '', arguments of XADD}}, ...}, in the order in
+-- which they are due.
 -- include errors.lua
 local delayed = KEYS[1]
 local count = redis.pcall('ZCARD', delayed)

@@ -8,6 +8,9 @@
 -- ARGV[5] how many entries a page has at most
 -- ARGV[6] groups that begin with this read nothing new: what they have not received is none of theirs
 --
+-- At the beginning of the stream it first removes some thousand entries in bulk, where it can; the page
+-- begins there again, then.
+--
 -- Returns {'OK', removed, kept, where the next page begins or '', {group, consumer or '', id, age
 -- (ms)}, ...}: for each group the first entry of the page that it holds back, and who has it; ''
 -- if the group has not received it. Behind such an entry there is nothing to remove, so that there
@@ -89,14 +92,15 @@ is_last = is_last or (ARGV[2] == '' and #page >= beyond)
 
 local held = {}
 for _, group in ipairs(groups) do
-  local owner, from = {}, first
+  local has_pending = group.lowest and not is_above(group.lowest, final)
+  local owner, from = {}, has_pending and first
   while from do
     local rows = redis.call('XPENDING', stream, group.name, from, final, ARGV[5])
     for _, row in ipairs(rows) do owner[row[1]] = row[2] end
     from = #rows == tonumber(ARGV[5]) and '(' .. rows[#rows][1]
   end
   local has_unread, is_told = is_above(final, group.last), false
-  for _, id in ipairs(page) do
+  for _, id in ipairs((has_pending or has_unread) and page or {}) do
     if owner[id] or (has_unread and is_above(id, group.last)) then
       held[id] = true
       if not is_told then
