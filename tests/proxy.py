@@ -4,10 +4,10 @@ import queue
 import selectors
 import socket
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from enum import Enum, auto
+from enum import Enum
 from typing import Any, Self
 
 import attrs
@@ -16,9 +16,11 @@ from servers import LOOPBACK, free_port
 
 
 class _Kind(Enum):
-    DROP_REQUEST = auto()
-    CUT_REPLY = auto()
-    HOLD_REPLY = auto()
+    DROP_REQUEST = "request dropped"
+    HOLD_REQUEST = "request held"
+    DROP_REPLY = "reply dropped"
+    CUT_REPLY = "reply cut"
+    HOLD_REPLY = "reply held"
 
 
 @attrs.define(eq=False)
@@ -143,13 +145,19 @@ class _Link:
     def __init__(self, proxy: "Proxy", client: socket.socket, server: socket.socket) -> None:
         self._proxy = proxy
         self._awaited: deque[_Fault | None] = deque()
+        self._closes_when_answered = False
         self.held_back: list[bytes] = []
+        self.held_requests: list[tuple[bytes, _Fault | None]] = []
         self.client = _Side(proxy._selector, client, self._request, self._client_ended)
         self.server = _Side(proxy._selector, server, self._reply, self.client.end)
 
     @property
     def held(self) -> bool:
         return self.server.open and not self.client.open
+
+    @property
+    def unanswered(self) -> int:
+        return len(self._awaited) if self.server.open else 0
 
     def cut(self) -> None:
         self.client.close()
@@ -159,17 +167,37 @@ class _Link:
         self.client.send(b"".join(self.held_back))
         self.held_back.clear()
 
+    def release_requests(self) -> None:
+        requests, self.held_requests = self.held_requests, []
+        if not requests or not self.server.open:
+            return
+        if not self.client.open:
+            self._proxy.late_requests += len(requests)
+            self._closes_when_answered = not self._proxy._holds_closes
+        for frame, fault in requests:
+            self._forward(frame, fault)
+
     def _client_ended(self) -> None:
-        if not self._proxy._holds_closes:
+        # What is on its way arrives, though nobody waits for it any more.
+        if not self._proxy._holds_closes and not self.held_requests:
             self.server.end()
 
     def _request(self, frame: bytes) -> None:
         if not self.server.open:
             return
-        fault = next((fault for fault in self._proxy._faults if fault.strikes(frame)), None)
-        if fault is not None and fault.kind is _Kind.DROP_REQUEST:
+        fault = self._proxy._strike(frame)
+        kind = None if fault is None else fault.kind
+        if kind is _Kind.DROP_REQUEST:
             self.cut()
-            return
+        elif kind is _Kind.HOLD_REQUEST:
+            self.held_requests.append((frame, None))
+        elif self.held_requests:
+            # Requests arrive in order: behind one that is held back, all are.
+            self.held_requests.append((frame, fault))
+        else:
+            self._forward(frame, fault)
+
+    def _forward(self, frame: bytes, fault: _Fault | None) -> None:
         self._awaited.append(fault)
         self._proxy.requests += 1
         self._proxy.request_bytes += len(frame)
@@ -179,7 +207,7 @@ class _Link:
         # A push of RESP3 answers no request.
         pushed = frame.startswith(b">") or not self._awaited
         fault = None if pushed else self._awaited.popleft()
-        if fault is not None and fault.kind is _Kind.CUT_REPLY:
+        if fault is not None and fault.kind in (_Kind.DROP_REPLY, _Kind.CUT_REPLY):
             self.client.send(frame[: fault.bytes_count])
             self.client.end()
             self.server.close()
@@ -188,6 +216,8 @@ class _Link:
             self.held_back.append(frame)
         else:
             self.client.send(frame)
+        if self._closes_when_answered and not self._awaited:
+            self.server.close()
 
 
 class Proxy:
@@ -207,6 +237,9 @@ class Proxy:
         self.connections = 0  # made so far
         self.requests = 0  # forwarded so far
         self.request_bytes = 0
+        self.late_requests = 0  # forwarded so far after their client had gone
+        self.addresses: set[str] = set()  # of the connections made so far, as the server sees them
+        self.struck: Counter[str] = Counter()  # faults so far, by what they did
         self._target = host, port
         self._faults: list[_Fault] = []
         self._links: list[_Link] = []
@@ -268,7 +301,7 @@ class Proxy:
 
     def drop_replies(self, matching: bytes = b"", *, after: int = 0, times: int | None = 1) -> None:
         """Forward a request, then cut the connection instead of forwarding its reply."""
-        self._add(_Fault(_Kind.CUT_REPLY, matching, after, times))
+        self._add(_Fault(_Kind.DROP_REPLY, matching, after, times))
 
     def cut_reply_after(
         self, bytes_count: int, matching: bytes = b"", *, after: int = 0, times: int | None = 1
@@ -276,9 +309,39 @@ class Proxy:
         """Forward a request and this much of its reply, then cut the connection."""
         self._add(_Fault(_Kind.CUT_REPLY, matching, after, times, bytes_count))
 
-    def hold_replies(self, matching: bytes = b"") -> None:
+    def hold_requests(
+        self, matching: bytes = b"", *, after: int = 0, times: int | None = None
+    ) -> None:
+        """Keep back requests and all that follow on the connection, as on a slow way.
+
+        They arrive when they are released, also if the client has closed its connection meanwhile.
+        """
+        self._add(_Fault(_Kind.HOLD_REQUEST, matching, after, times))
+
+    def release_requests(self) -> None:
+        """Forward the requests that were kept back, and keep back no more."""
+        self._do(self._release_requests)
+
+    @property
+    def held_requests(self) -> int:
+        """How many requests are kept back."""
+        return self._do(lambda: sum(len(link.held_requests) for link in self._links))
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests were forwarded that the server may not have carried out yet."""
+        return self._do(lambda: sum(link.unanswered for link in self._links))
+
+    @property
+    def armed(self) -> int:
+        """How many faults are yet to strike, or may strike again."""
+        return self._do(lambda: len(self._faults))
+
+    def hold_replies(
+        self, matching: bytes = b"", *, after: int = 0, times: int | None = None
+    ) -> None:
         """Forward requests, keep back their replies and all that follow on the connection."""
-        self._add(_Fault(_Kind.HOLD_REPLY, matching, times=None))
+        self._add(_Fault(_Kind.HOLD_REPLY, matching, after, times))
 
     def release_replies(self) -> None:
         """Send the replies that were kept back, and keep back no more."""
@@ -300,6 +363,15 @@ class Proxy:
     def heal(self) -> None:
         """End every fault; what is cut or held stays so."""
         self._do(self._heal)
+
+    def _strike(self, request: bytes) -> _Fault | None:
+        """Return the fault that hits a request, if one does."""
+        fault = next((fault for fault in self._faults if fault.strikes(request)), None)
+        if fault is not None:
+            self.struck[fault.kind.value] += 1
+            if fault.times == 0:
+                self._faults.remove(fault)
+        return fault
 
     def _do(self, order: Callable[[], Any]) -> Any:
         done: Future[Any] = Future()
@@ -348,6 +420,8 @@ class Proxy:
             client.close()
             return
         self.connections += 1
+        address, port = server.getsockname()[:2]
+        self.addresses.add(f"{address}:{port}")
         self._links = [link for link in self._links if link.client.open or link.server.open]
         self._links.append(_Link(self, client, server))
 
@@ -356,8 +430,14 @@ class Proxy:
         for link in self._links:
             link.release()
 
+    def _release_requests(self) -> None:
+        self._faults = [fault for fault in self._faults if fault.kind is not _Kind.HOLD_REQUEST]
+        for link in self._links:
+            link.release_requests()
+
     def _heal(self) -> None:
         self._release()
+        self._release_requests()
         self._faults.clear()
         self._holds_closes = False
         self._listen()

@@ -10,7 +10,7 @@ import redis as redis_py
 
 from flavours import Adapter, Threads
 from proxy import Proxy, frame_end
-from servers import StartError
+from servers import ContainerServer, StartError
 
 
 @pytest.fixture
@@ -90,6 +90,77 @@ def test_replies_are_held_back_until_released(proxy, client, redis, key, wait_un
         assert not adding.done()
         proxy.release_replies()
         assert adding.result(5)
+
+
+def test_some_replies_are_held_back_and_others_not(server, proxy, redis, key, wait_until):
+    """`times` lets replies on other connections through once so many are held back."""
+    proxy.hold_replies(b"XADD", after=1, times=1)
+    with (
+        server.client(host=proxy.host, port=proxy.port, socket_timeout=0.2) as hasty,
+        server.client(host=proxy.host, port=proxy.port) as other,
+    ):
+        hasty.xadd(key, {"n": 1})
+        with pytest.raises(redis_py.TimeoutError):
+            hasty.xadd(key, {"n": 2})
+        assert other.xadd(key, {"n": 3})
+    assert redis.xlen(key) == 3
+    assert proxy.struck == {"reply held": 1}
+    assert not proxy.armed
+
+
+def test_requests_are_held_back_until_released(proxy, client, redis, key, wait_until):
+    """A request that is held back arrives later, and then its caller gets the reply."""
+    client.ping()
+    proxy.hold_requests(b"XADD")
+    with ThreadPoolExecutor() as executor:
+        adding = executor.submit(client.xadd, key, {"n": 1})
+        wait_until(lambda: proxy.held_requests)
+        assert not redis.exists(key)
+        proxy.release_requests()
+        assert adding.result(5)
+    assert redis.xlen(key) == 1
+    assert client.xadd(key, {"n": 2})
+    assert proxy.late_requests == proxy.held_requests == 0
+
+
+def test_a_request_held_back_outlives_its_client(server, proxy, redis, key, wait_until):
+    """It arrives after its client has gone and after what others sent meanwhile, just once."""
+    proxy.hold_requests(b"XADD", times=1)
+    options = {"host": proxy.host, "port": proxy.port}
+    with server.client(**options, socket_timeout=0.2) as hasty:
+        with pytest.raises(redis_py.TimeoutError):
+            hasty.xadd(key, {"n": "late"})
+        assert hasty.xadd(key, {"n": "retry"})
+    assert proxy.held_requests == 1
+    proxy.release_requests()
+    wait_until(lambda: not proxy.unanswered)
+    assert [fields[b"n"] for _, fields in redis.xrange(key)] == [b"retry", b"late"]
+    assert proxy.late_requests == 1
+    assert proxy.held == 0
+
+
+def test_requests_behind_one_that_is_held_back_wait_for_it(proxy, client, redis, key, wait_until):
+    """What is sent on one connection arrives in order."""
+    connection = client.connection_pool.get_connection()
+    proxy.hold_requests(b"first", times=1)
+    commands = [("XADD", key, "*", "n", n) for n in ("first", "second")]
+    connection.send_packed_command(connection.pack_commands(commands))
+    wait_until(lambda: proxy.held_requests == 2)
+    assert not redis.exists(key)
+    proxy.release_requests()
+    assert connection.read_response() < connection.read_response()
+    client.connection_pool.release(connection)
+    assert [fields[b"n"] for _, fields in redis.xrange(key)] == [b"first", b"second"]
+
+
+def test_the_server_sees_the_addresses_of_the_proxy(server, proxy, redis):
+    """The proxy's own connections can be told from others, to be killed for example."""
+    if isinstance(server, ContainerServer):
+        pytest.skip("addresses are translated on the way into a container")
+    with server.client(host=proxy.host, port=proxy.port) as client:
+        client.ping()
+        mine = [row for row in redis.client_list() if row["addr"] in proxy.addresses]
+    assert [row["cmd"] for row in mine] == ["ping"]
 
 
 def test_a_connection_held_towards_the_server_goes_on_taking_messages(
