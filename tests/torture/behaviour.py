@@ -10,7 +10,7 @@ from typing import Any
 from torture.journal import Journal
 from torture.settings import LEASE_SECONDS, forward_stream
 
-# How often each kind is published; "broken" ones cannot be decoded.
+# How often each kind is published. There are "broken" ones too, which cannot be decoded.
 WEIGHTS = {
     "plain": 600,
     "acks": 80,
@@ -22,11 +22,10 @@ WEIGHTS = {
     "nack": 30,
     "gives-up": 10,
     "forward": 60,
-    "outlives": 4,
-    "hangs": 3,
-    "stubborn": 2,
+    "outlives": 3,
+    "hangs": 2,
+    "stubborn": 1,
     "blocks": 1,
-    "broken": 5,
 }
 
 Steps = Generator[Any, Any, None]

@@ -24,9 +24,15 @@ class Chaos:
     """Carries out plans; what it did to the server goes into a journal."""
 
     def __init__(
-        self, server: PrivateServer, fleet: Fleet, proxies: list[Proxy], journal: Journal
+        self,
+        server: PrivateServer,
+        consumers: Fleet,
+        producers: Fleet,
+        proxies: list[Proxy],
+        journal: Journal,
     ) -> None:
-        self._server, self._fleet, self._proxies = server, fleet, proxies
+        self._server, self._proxies = server, proxies
+        self._consumers, self._producers = consumers, producers
         self._journal = journal
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -41,7 +47,8 @@ class Chaos:
         while (now := time.monotonic()) < began + seconds and not found():
             while self._queue and self._queue[0][0] <= now:
                 heapq.heappop(self._queue)[2]()
-            self._fleet.look()
+            self._consumers.look()
+            self._producers.look()
             next_at = self._queue[0][0] if self._queue else now + _LOOK_SECONDS
             time.sleep(min(_LOOK_SECONDS, max(0.0, next_at - time.monotonic())))
 
@@ -53,7 +60,7 @@ class Chaos:
         for proxy in self._proxies:
             proxy.heal()
             proxy.close_held()
-        self._fleet.start_all()
+        self._consumers.start_all()
 
     def _later(self, at: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (at, next(self._numbers), act))
@@ -67,26 +74,34 @@ class Chaos:
     # Each returns what makes it good, or None if it could not be.
 
     def _worker_kill(self, fault: Fault) -> Callable[[], None] | None:
-        if not self._fleet.kill(fault.target):
-            return None
-        return lambda: self._fleet.start(fault.target)
+        return self._kill(self._consumers, fault.target)
 
     def _worker_terminate(self, fault: Fault) -> Callable[[], None] | None:
-        if not self._fleet.terminate(fault.target):
+        if not self._consumers.terminate(fault.target):
             return None
 
         def start_again() -> None:
-            if any(name.startswith(f"w{fault.target}-") for name in self._fleet.names):
+            if self._consumers.lives(fault.target):
                 self._later(time.monotonic() + 0.2, start_again)
             else:
-                self._fleet.start(fault.target)
+                self._consumers.start(fault.target)
 
         return start_again
 
     def _worker_freeze(self, fault: Fault) -> Callable[[], None] | None:
-        if not self._fleet.freeze(fault.target):
-            return None
-        return lambda: self._fleet.thaw(fault.target)
+        return self._freeze(self._consumers, fault.target)
+
+    def _producer_kill(self, fault: Fault) -> Callable[[], None] | None:
+        return self._kill(self._producers, fault.target)
+
+    def _producer_freeze(self, fault: Fault) -> Callable[[], None] | None:
+        return self._freeze(self._producers, fault.target)
+
+    def _kill(self, fleet: Fleet, slot: int) -> Callable[[], None] | None:
+        return (lambda: fleet.start(slot)) if fleet.kill(slot) else None
+
+    def _freeze(self, fleet: Fleet, slot: int) -> Callable[[], None] | None:
+        return (lambda: fleet.thaw(slot)) if fleet.freeze(slot) else None
 
     def _server_kill(self, fault: Fault) -> Callable[[], None] | None:
         self._thaw_server()

@@ -1,4 +1,4 @@
-"""What a consumer process notes beside its handlers: what it holds, until when, what it sends.
+"""What processes note beside what users see: what a consumer holds, until when, what is sent.
 
 It looks at the part of the library without I/O, which both flavours share, and changes nothing.
 """
@@ -10,6 +10,7 @@ from step_redis import script_calls
 from step_redis.deadline import lease_now
 from step_redis.keys import GroupKeys
 from step_redis.lease import Held, Member, Outcome
+from step_redis.ledger import Numbered
 from step_redis.messages import Delivery
 from torture.journal import Journal
 
@@ -155,3 +156,15 @@ def _observe_scripts(journal: Journal) -> None:
 
     script_calls.ack, script_calls.park, script_calls.copy = note_ack, note_park, note_copy
     script_calls.leave, script_calls.read_polled = note_leave, note_polled
+
+
+def observe_asking(journal: Journal) -> None:
+    """Note from now on how often it is asked again what came of publishing."""
+    call = Numbered.call
+
+    def note_call(self: Numbered) -> script_calls.ScriptCall:
+        if self.lost is not None:
+            journal.write("asked again")
+        return call(self)
+
+    Numbered.call = note_call

@@ -1,4 +1,4 @@
-"""The consumer processes: started, killed, stopped, frozen and started again."""
+"""Processes of one kind: started, killed, stopped, frozen and started again."""
 
 import signal
 import subprocess
@@ -9,12 +9,9 @@ from pathlib import Path
 import attrs
 
 from torture.journal import SUFFIX
-from torture.settings import SLOTS
 
-_PROGRAM = Path(__file__).with_name("worker.py")
-
-# How long a consumer that is told to stop may take, with a server that answers; it is 9 s by its
-# own limits.
+# How long a process that is told to stop may take, with a server that answers; it is 9 s for a
+# consumer by its own limits.
 _STOP_SECONDS = 30
 
 
@@ -31,18 +28,20 @@ class Process:
 
 
 class Fleet:
-    """All consumer processes; at most one lives for each slot.
+    """All processes of one program; at most one lives for each slot.
 
     Args:
-        folder: Where their journals and logs go.
-        ports: Which port leads to the server, for each slot.
-        plant: The bug to plant in them, if any.
+        kind: What they are.
+        program: A file beside this one.
+        arguments: What it is told, for each slot; before its name and the path of its journal.
+        folder: Where journals and logs go.
     """
 
-    def __init__(self, folder: Path, ports: list[int], plant: str | None) -> None:
-        self._folder, self._ports, self._plant = folder, ports, plant
+    def __init__(self, kind: str, program: str, arguments: list[list[str]], folder: Path) -> None:
+        self.kind, self._program = kind, str(Path(__file__).with_name(program))
+        self._arguments, self._folder = arguments, folder
         self._processes: dict[int, Process] = {}
-        self._started = [0] * len(SLOTS)
+        self._started = [0] * len(arguments)
         self.problems: list[str] = []
 
     @property
@@ -50,17 +49,20 @@ class Fleet:
         """The names of those that live."""
         return [process.name for process in self._processes.values()]
 
+    def lives(self, slot: int) -> bool:
+        """Whether a slot has a process."""
+        return slot in self._processes
+
     def start(self, slot: int) -> None:
         """Start a slot's process, unless there is one."""
         if slot in self._processes:
             return
         self._started[slot] += 1
-        name = f"w{slot}-{self._started[slot]}"
-        arguments = [str(slot), name, str(self._ports[slot]), self._path(name, SUFFIX)]
-        arguments += [self._plant] if self._plant else []
+        name = f"{self.kind[0]}{slot}-{self._started[slot]}"
+        arguments = [*self._arguments[slot], name, self._path(name, SUFFIX)]
         with Path(self._path(name, ".log")).open("wb") as log:
             popen = subprocess.Popen(
-                [sys.executable, str(_PROGRAM), *arguments], stdout=log, stderr=log
+                [sys.executable, self._program, *arguments], stdout=log, stderr=log
             )
         self._processes[slot] = Process(name, popen)
 
@@ -110,15 +112,16 @@ class Fleet:
             was_young = code == -signal.SIGTERM and not self._has_journal(process)
             if process.ending_since is None or (code != 0 and not was_young):
                 self.problems.append(
-                    f"consumer {process.name} ended by itself with {code}: {self._end(process)}"
+                    f"{self.kind} {process.name} ended by itself with {code}: {self._end(process)}"
                 )
 
     def start_all(self) -> None:
         """Thaw all; end those that were told to stop; start what is missing."""
-        for slot in range(len(SLOTS)):
+        slots = range(len(self._arguments))
+        for slot in slots:
             self.thaw(slot)
         self._await_ended([one for one in self._processes.values() if one.ending_since is not None])
-        for slot in range(len(SLOTS)):
+        for slot in slots:
             self.start(slot)
 
     def stop_all(self) -> None:
@@ -142,8 +145,8 @@ class Fleet:
                 process.popen.send_signal(signal.SIGUSR1)
                 time.sleep(0.5)
                 self.problems.append(
-                    f"consumer {process.name} was told to stop and did not within {_STOP_SECONDS}"
-                    f" s: {self._end(process)}"
+                    f"{self.kind} {process.name} was told to stop and did not within"
+                    f" {_STOP_SECONDS} s: {self._end(process)}"
                 )
                 process.was_killed = True
                 process.popen.kill()

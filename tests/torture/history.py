@@ -1,4 +1,7 @@
-"""What happened, put together from the journals: who held which message from when to when."""
+"""What happened, put together from the journals: who held which message from when to when.
+
+What producers noted is put together apart from it.
+"""
 
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -7,6 +10,7 @@ from typing import Any
 import attrs
 
 from torture.journal import JournalReader
+from torture.publications import Publications
 from torture.settings import CLOCK_TOLERANCE
 
 PARENT = "parent"
@@ -85,6 +89,7 @@ class History:
         self.starts: Counter[Key] = Counter()
         """How often handlers began with a message, also after it was redriven."""
         self.handled: set[Key] = set()
+        self.publications = Publications()
         self.figures: Counter[str] = Counter()
         self.freezes: list[tuple[float, float]] = []
         """When the server was certainly standing still."""
@@ -108,7 +113,13 @@ class History:
         return None
 
     def _on_other(self, consumer: str, line: dict[str, Any]) -> None:
-        self.figures[line["e"]] += 1
+        if not self.publications.take(consumer, line):
+            self.figures[line["e"]] += 1
+
+    def _on_trimmed(self, trimmer: str, line: dict[str, Any]) -> None:
+        self.figures["trims"] += 1
+        self.figures["trims held back"] += bool(line["held_back"])
+        self.figures["moved by publish_due"] += line["moved"]
 
     def _on_counters(self, consumer: str, line: dict[str, Any]) -> None:
         for name in ("handlers_abandoned", "handed_back", "groups_lost"):

@@ -6,7 +6,7 @@ from random import Random
 import attrs
 
 from step_redis.scripts import script
-from torture.settings import LEASE_SECONDS, PROXIES, SLOTS
+from torture.settings import LEASE_SECONDS, PRODUCERS, PROXIES, SLOTS
 
 _LONG = (1.2 * LEASE_SECONDS, 1.8 * LEASE_SECONDS)
 
@@ -17,6 +17,8 @@ _KINDS: dict[str, tuple[int, tuple[float, float]]] = {
     "worker-terminate": (8, (0.1, 1.5)),
     "worker-freeze": (6, (0.3, 1.2 * LEASE_SECONDS)),
     "worker-freeze-long": (8, _LONG),
+    "producer-kill": (6, (0.1, 1.0)),
+    "producer-freeze": (3, (0.3, 1.2 * LEASE_SECONDS)),
     "server-kill": (4, (0.1, 1.0)),
     "server-freeze": (3, (0.2, 1.2 * LEASE_SECONDS)),
     "server-freeze-long": (6, _LONG),
@@ -33,6 +35,8 @@ _KINDS: dict[str, tuple[int, tuple[float, float]]] = {
     "proxy-refuse": (3, (0.2, LEASE_SECONDS)),
 }
 
+_TARGETS = {"worker": len(SLOTS), "producer": len(PRODUCERS), "proxy": PROXIES}
+
 _OF_SERVER = ("server", "connections", "scripts", "redrive")
 
 _SURE = ("server-freeze-long", "server-kill", "worker-kill")
@@ -41,7 +45,10 @@ _SURE = ("server-freeze-long", "server-kill", "worker-kill")
 # Seconds between two faults, on average.
 _PAUSE_SECONDS = 0.5
 
-_SCRIPTS = ("join", "poll", "ack", "park", "copy", "leave")
+_SCRIPTS = (
+    *("join", "poll", "ack", "park", "copy", "leave"),
+    *("publish", "publish_once", "publish_due", "cancel", "trim"),
+)
 
 
 @attrs.frozen
@@ -54,7 +61,7 @@ class Fault:
     seconds: float = 0
     """How long it lasts, or until it is made good."""
     target: int = 0
-    """Which slot, or which proxy."""
+    """Which slot, which producer, or which proxy."""
     matching: bytes = b""
     """Which requests, for a proxy: those that contain it."""
     number: int = 1
@@ -91,7 +98,7 @@ def _fault(rng: Random, at: float, kind: str) -> Fault:
         at,
         kind,
         seconds=rng.uniform(shortest, longest),
-        target=rng.randrange(PROXIES if kind.startswith("proxy") else len(SLOTS)),
+        target=rng.randrange(_TARGETS.get(kind.partition("-")[0], 1)),
         matching=_requests(rng),
         number=rng.randint(1, 40) if kind in ("proxy-cut-reply", "redrive") else rng.randint(1, 3),
     )

@@ -3,11 +3,21 @@
 import attrs
 
 GROUP = "torture"
+RECORDER = "recorder"
+"""The group that records the streams, and its consumer."""
+
 STREAMS = ("orders", "refunds")
 LEASE_SECONDS = 2.0
 MAX_DELIVERIES = 3
 RETRY_DELAYS = (0.05, 0.2, 0.5)
 GRACE_SECONDS = 3.0
+
+# How many entries a stream keeps; producers are less strict than who trims beside them.
+KEPT = 40
+KEPT_BY_PRODUCERS = 100
+
+# For how long publishing is repeated: longer than any outage that is planned; shorter than most.
+PATIENT_SECONDS, HASTY_SECONDS = 30, 0.2
 
 # Clocks of two processes are compared that read the same one; the server's has whole milliseconds.
 CLOCK_TOLERANCE = 0.02
@@ -39,6 +49,9 @@ SLOTS = (
     Slot("asyncio", 8, 100, 1.5, 2.0, 1),
     Slot("threads", 4, 4, 1.5, 5.0, 1),
 )
+
+PRODUCERS = ("asyncio", "threads", "trimmer")
+"""What the processes beside the consumers do: publish in one of the flavours, or trim."""
 
 PROXIES = 1 + max(slot.proxy for slot in SLOTS if slot.proxy is not None)
 

@@ -1,13 +1,13 @@
 """What the server says in the end, and when it has become quiet."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
 from step_redis.keys import GroupKeys, dead_letter_stream, redrive_group
-from torture.settings import GROUP, STREAMS, forward_stream
+from torture.settings import GROUP, RECORDER, STREAMS, forward_stream
 
 PARKED = "_step:parked"
 
@@ -19,7 +19,8 @@ class StreamTruth:
     """A stream and what came of its entries."""
 
     stream: str
-    entries: dict[str, Fields]
+    entries: Mapping[str, Fields]
+    """All that it ever had."""
     dead: dict[str, list[Fields]]
     """Dead letters, by the id that they say they had."""
     forwarded: dict[str, list[Fields]]
@@ -30,6 +31,8 @@ class Unfinished:
     """What is not finished in a group."""
 
     stream: str
+    group: str
+    delayed: int
     pending: int
     due: int
     attempts: int
@@ -38,16 +41,16 @@ class Unfinished:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether every message is settled."""
-        return not (self.pending or self.due or self.attempts or self.unread)
+        """Whether every message is there and settled."""
+        return not (self.delayed or self.pending or self.due or self.attempts or self.unread)
 
 
 def _groups(client: Any) -> list[tuple[str, str, Any]]:
     """Return each stream and group, and what the server says of it; also those for redriving."""
     found = []
     for stream in STREAMS:
-        dead = dead_letter_stream(stream)
-        for name, group in ((stream, GROUP), (dead, redrive_group(stream, GROUP))):
+        dead, redriving = dead_letter_stream(stream), redrive_group(stream, GROUP)
+        for name, group in ((stream, GROUP), (stream, RECORDER), (dead, redriving)):
             infos = client.xinfo_groups(name) if client.exists(name) else []
             found += [(name, group, info) for info in infos if info["name"] == group.encode()]
     return found
@@ -64,6 +67,8 @@ def _unfinished(client: Any, stream: str, group: str, info: Any) -> Unfinished:
     unread = len(client.xrange(stream, f"({last}", count=1000)) if stream in STREAMS else 0
     return Unfinished(
         stream,
+        group,
+        delayed=client.zcard(keys.delayed),
         pending=client.xpending(stream, group)["pending"],
         due=client.zcard(keys.due),
         attempts=client.hlen(keys.attempts),
@@ -77,16 +82,15 @@ def _unfinished(client: Any, stream: str, group: str, info: Any) -> Unfinished:
 def pending_rows(client: Any) -> list[str]:
     """Describe some of what is pending."""
     return [
-        f"{stream} {row['message_id'].decode()}: with {row['consumer'].decode()} for"
+        f"{stream} {group} {row['message_id'].decode()}: with {row['consumer'].decode()} for"
         f" {row['time_since_delivered'] / 1000:.1f} s, delivery {row['times_delivered']}"
         for stream, group, _ in _groups(client)
         for row in client.xpending_range(stream, group, "-", "+", 20)
     ]
 
 
-def stream_truth(client: Any, stream: str) -> StreamTruth:
-    """Read a stream, its dead letters and what was forwarded from it."""
-    entries = {message_id.decode(): fields for message_id, fields in client.xrange(stream)}
+def stream_truth(client: Any, stream: str, entries: Mapping[str, Fields]) -> StreamTruth:
+    """Read a stream's dead letters and what was forwarded from it; all its entries are known."""
     return StreamTruth(
         stream,
         entries,

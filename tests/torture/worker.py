@@ -1,13 +1,7 @@
-"""A consumer process: `worker.py SLOT NAME PORT JOURNAL [PLANT]`. It runs until SIGTERM."""
+"""A consumer process: `worker.py SLOT PORT PLANT NAME JOURNAL`. It runs until SIGTERM."""
 
 import asyncio
-import faulthandler
-import logging
-import os
-import signal
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +16,7 @@ import step_redis.sync
 from step_redis import ConsumerOptions, RetryPolicy, StepRedisPoolParams
 from step_redis._async import membership as asyncio_membership
 from step_redis._sync import membership as threads_membership
-from torture import behaviour, evidence, plants
+from torture import behaviour, evidence, process
 from torture.journal import Journal
 from torture.settings import (
     GRACE_SECONDS,
@@ -35,20 +29,10 @@ from torture.settings import (
     Slot,
 )
 
-_LIFE_SECONDS = 900
 
-
-def main(slot_number: str, name: str, port: str, path: str, plant: str = "") -> None:
+def main(slot_number: str, port: str, plant: str, name: str, path: str) -> None:
     """Consume as the slot says, and note it."""
-    signal.alarm(_LIFE_SECONDS)
-    faulthandler.register(signal.SIGUSR1)
-    # Until the consumer runs, and has a handler of its own.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    _end_with(os.getppid())
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    slot, journal = SLOTS[int(slot_number)], Journal(Path(path))
-    if plant:
-        plants.plant(plant)
+    journal, slot = process.begin(path, plant), SLOTS[int(slot_number)]
     options = _options(slot, name)
     params = StepRedisPoolParams(
         host="127.0.0.1", port=int(port), socket_timeout=slot.socket_timeout
@@ -106,17 +90,6 @@ def _options(slot: Slot, name: str) -> ConsumerOptions:
         on_group_lost="fail",
         grace_seconds=GRACE_SECONDS,
     )
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
