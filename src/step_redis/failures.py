@@ -24,6 +24,7 @@ from step_redis.errors import (
     ServerOutOfMemoryError,
     ServerReadOnlyError,
     StepRedisError,
+    StreamNotFoundError,
     TlsFailedError,
 )
 from step_redis.options import Target
@@ -34,6 +35,7 @@ __all__ = [
     "connect_failure",
     "is_reply",
     "is_without_scripts",
+    "no_stream",
     "reply_failure",
     "talk_failure",
     "told",
@@ -183,6 +185,13 @@ def reply_failure(error: redis.exceptions.RedisError, target: Target) -> StepRed
             failure = ServerError(f"{target.name} answered with an error: {text}")
             failure.code = _code(error)
             return failure
+
+
+def no_stream() -> StreamNotFoundError:
+    """Return the failure that there is no stream to publish to, and none was to be made."""
+    return StreamNotFoundError(
+        "there is no such stream: create_input_stream makes one, create=True too"
+    )
 
 
 def is_without_scripts(error: StepRedisError) -> bool:

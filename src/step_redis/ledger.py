@@ -15,7 +15,8 @@ import attrs
 
 from step_redis.commands import Argument
 from step_redis.deadline import lease_now
-from step_redis.errors import StepRedisError, StreamNotFoundError
+from step_redis.errors import StepRedisError
+from step_redis.failures import no_stream
 from step_redis.keys import derived_key
 from step_redis.recent import Recent
 from step_redis.script_calls import ScriptCall
@@ -136,9 +137,7 @@ class Numbered:
             return result
         if code == b"MISSING":
             # What was lost may arrive yet, when somebody has made the stream.
-            raise self.lost or StreamNotFoundError(
-                "there is no such stream: create_input_stream makes one, create=True too"
-            )
+            raise self.lost or no_stream()
         if code == b"OLD" or (code == b"GONE" and self.lost is not None):
             raise self.forgotten()
         # What the server remembers is gone, or older than what was done before this one: under this

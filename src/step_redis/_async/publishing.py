@@ -13,9 +13,8 @@ from step_redis.errors import (
     ConfigurationError,
     EncodeError,
     StepRedisError,
-    StreamNotFoundError,
 )
-from step_redis.failures import Subject, reply_failure, told
+from step_redis.failures import Subject, no_stream, reply_failure, told
 from step_redis.publishing import (
     DUE_LIMIT,
     Chunk,
@@ -267,9 +266,7 @@ class Publishing(StreamBase):
         if isinstance(reply, ResponseError):
             raise reply_failure(reply, self._connections.target)
         if reply is None:
-            raise StreamNotFoundError(
-                "there is no such stream: create_input_stream makes one, create=True too"
-            )
+            raise no_stream()
         written: str = reply.decode()
         return written
 
