@@ -197,7 +197,9 @@ def test_a_copy_says_when_it_was_delivered(group, redis, key):
     assert entry_id == written
     assert fields[b"n"] == b"1"
     copied_at = int(entry_id.split(b"-")[0])
-    assert copied_at - 10_000 < int(fields[b"first"]) <= int(fields[b"last"]) <= copied_at
+    first, last = int(fields[b"first"]), int(fields[b"last"])
+    # The server reads its clock now and then only: a moment may seem to be over before it began.
+    assert copied_at - 10_000 < first <= last <= copied_at + 10
     assert group.pending() == {}
 
 
