@@ -4,12 +4,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from step_redis import StepRedisError, scripts
+from step_redis import scripts
 from step_redis._async import batches as asyncio_batches
-from step_redis._async import connections as asyncio_connections
 from step_redis._sync import batches as threads_batches
-from step_redis._sync import connections as threads_connections
-from step_redis.failures import talk_failure
 from step_redis.ledger import Numbered
 from step_redis.script_calls import ScriptCall
 
@@ -40,14 +37,14 @@ def _number_anew() -> None:
 
 
 def _deny_doubt() -> None:
-    """A failure says that nothing was done, though the reply was lost."""
+    """Whoever is told of a lost reply is told that nothing was done."""
 
-    def deny(*arguments: Any) -> StepRedisError:
-        failure = talk_failure(*arguments)
-        failure.outcome_unknown = False
-        return failure
+    def deny(self: Numbered, name: str, value: Any) -> None:
+        if name == "lost" and value is not None:
+            value.outcome_unknown = False
+        object.__setattr__(self, name, value)
 
-    asyncio_connections.talk_failure = threads_connections.talk_failure = deny
+    Numbered.__setattr__ = deny
 
 
 def _deny_batches() -> None:
