@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-from step_redis.codec import TYPES
+from step_redis.codec import HEADER_PREFIX, TYPES
 from step_redis.keys import derived_key
 
 __all__ = ["dedup_key", "fingerprint"]
@@ -22,13 +22,15 @@ def dedup_key(stream: str, dedup_id: str) -> str:
 def fingerprint(fields: Sequence[bytes]) -> bytes:
     """Return 16 characters that tell one message from another, whatever order its keys are in.
 
-    ``fields`` are those that the message is stored as, without its headers: these may differ each
+    ``fields`` are those that it is stored as. Headers among them do not count: they may differ each
     time that it is published, as those for tracing do.
     """
     pairs = dict(zip(fields[::2], fields[1::2], strict=True))
     types: dict[str, str] = json.loads(pairs.get(TYPES.encode(), b"{}"))
     digest = blake2b(digest_size=_DIGEST_BYTES)
     for name, value in sorted(pairs.items()):
+        if name.startswith(HEADER_PREFIX.encode()):
+            continue
         is_json = name == TYPES.encode() or types.get(name.decode()) == "j"
         for part in (name, _sorted_json(value) if is_json else value):
             digest.update(b"%d:%b" % (len(part), part))

@@ -28,7 +28,6 @@ __all__ = [
     "cancel",
     "check_messages",
     "check_size",
-    "digest_of",
     "due",
     "list_delayed",
     "once",
@@ -180,24 +179,19 @@ def once(
     options: Sequence[Argument],
     *,
     dedup_id: str | None,
-    digest: bytes,
     dedup_seconds: float,
     due: str,
     must_exist: bool,
 ) -> Operation:
     """Return the operation that publishes a message under a user's key, or later."""
-    more_keys = [delayed_key(stream)]
+    more_keys, digest = [delayed_key(stream)], b""
     if dedup_id is not None:
         more_keys.append(dedup_key(stream, dedup_id))
+        digest = fingerprint(fields)
     what = (digest, int(dedup_seconds * 1000), due, int(must_exist), dedup_id or "")
     args = (*what, *options, "*", *fields)
     effect = "the message may be delayed" if due else "the entry may have been written"
     return Operation("publish_once", args, tuple(more_keys), effect=effect)
-
-
-def digest_of(codec: Codec, message: Any, dedup_id: str | None) -> bytes:
-    """Return what tells a message from others under the same user's key, if it has one."""
-    return b"" if dedup_id is None else fingerprint(codec.encode(message))
 
 
 def cancel(handle: Handle) -> Operation:

@@ -7,7 +7,7 @@ import attrs
 
 from step_redis.errors import StepRedisError
 from step_redis.recent import Recent
-from step_redis.retention import PAGE_ENTRIES, HeldBack, Page, Retention, Trimmed, read_page, trim
+from step_redis.retention import HeldBack, Page, Retention, Trimmed, read_page, trim
 
 from .connections import Connections
 
@@ -67,17 +67,15 @@ class Trimmer:
             return
         # Others who publish meanwhile need not.
         progress.published = 0
-        pages = 1 + count // PAGE_ENTRIES
+        at = progress.at
         try:
-            for _ in range(pages):
-                at = progress.at
-                page = self._page(stream, self._retention, *at)
-                # Others may have come further meanwhile.
-                if progress.at == at:
-                    kept = at[1] + page.kept
-                    progress.at = (page.next_start, kept) if page.next_start else _START
+            page = self._page(stream, self._retention, *at)
         except StepRedisError as error:
             self._logger.warning("stream %r was not trimmed to its retention: %s", stream, error)
+            return
+        # Others may have come further meanwhile.
+        if progress.at == at:
+            progress.at = (page.next_start, at[1] + page.kept) if page.next_start else _START
 
     def _page(self, stream: str, retention: Retention, start: str, kept: int) -> Page:
         # Apart: a batch holds one of the connections for commands meanwhile, maybe the only one.
