@@ -123,3 +123,18 @@ async def test_a_key_outlives_the_delay(stream, key, redis):
     """The key of a delayed message is kept for its time after the message is due."""
     await stream.publish_message(key, {"n": 1}, dedup_id="k", dedup_seconds=60, delay_seconds=1000)
     assert 1050 < redis.ttl(f"{{{key}}}.dedup:k") <= 1060
+
+
+async def test_a_message_under_a_key_is_converted_once(flavour, pool, key):
+    """What is compared is what was stored: `default` is not asked again, nor do headers count."""
+    asked = []
+
+    def number_of_calls(value):
+        asked.append(value)
+        return len(asked)
+
+    async with flavour.stream(pool, default=number_of_calls) as stream:
+        first = await stream.publish_message(key, {"n": {1}}, dedup_id="k", headers={"try": "1"})
+        assert len(asked) == 1
+        again = await stream.publish_message(key, {"n": 1}, dedup_id="k", headers={"try": "2"})
+    assert again == first
