@@ -39,7 +39,7 @@ class Case:
         by_worker: Whether one of ours handles it; else whoever iterates does.
     """
 
-    __slots__ = ("abandoned", "branch", "by_worker", "held", "time")
+    __slots__ = ("abandoned", "branch", "by_worker", "held", "is_second", "time")
 
     def __init__(self, branch: Branch, held: Held, by_worker: bool) -> None:
         self.branch = branch
@@ -47,6 +47,8 @@ class Case:
         self.by_worker = by_worker
         self.abandoned = False
         """Whether it took too long and somebody else goes on in its place."""
+        self.is_second = False
+        """Whether an earlier delivery of it is still being handled here."""
         self.time: aio.HandlingTime | None = None
         """How long it may be handled, if that is limited."""
 
@@ -94,7 +96,12 @@ class Case:
     @property
     def may_be_unreadable(self) -> bool:
         """Whether it may be that the entry cannot be decoded: others need not be, to be sure."""
-        return any(name.startswith(_OURS) for name in self.held.delivery.fields[::2])
+        return _OURS in b" ".join(self.held.delivery.fields[::2])
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether it may be that it is not to be handled now."""
+        return self.is_second or self.held.delivery.lost > 0
 
     @property
     def _retry(self) -> RetryPolicy:

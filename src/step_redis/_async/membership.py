@@ -116,20 +116,24 @@ class Membership:
         """Something waits to be acknowledged."""
         self.settled = aio.Signal(shared.guard)
         """Acknowledgements came to an end, or nobody is sending them."""
+        self.asked = False
+        """Whether the reader was asked to bring more, since it last looked."""
         self._prefetch = prefetch
         self._ready_bytes = 0
         self._mean_bytes = 1
 
     def take(self, at: float) -> Held | None:
         """Return a message whose handling may begin, if there is one; the guard is held."""
-        if self.ready and not self.member.is_alive(at):
+        ready = self.ready
+        if ready and not self.member.is_alive(at):
             self.lose("it could not be renewed in time")
-        if not self.ready:
+        if not ready:
             return None
-        held = self.ready.popleft()
+        held = ready.popleft()
         self._ready_bytes -= held.delivery.size
         held.started_at = at
-        if self.is_half_empty():
+        if not self.asked and len(ready) <= self._prefetch.limit // 2:
+            self.asked = True
             # The others of its read waited about as long.
             self._prefetch.taken(at - held.came_at)
             self.changed.wake()

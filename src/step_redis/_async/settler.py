@@ -25,7 +25,7 @@ from step_redis.settlement import Settlement
 
 from .membership import Membership
 
-ENOUGH = 100
+ENOUGH = 200
 """So many acknowledgements are worth a call."""
 
 MOST = 500

@@ -24,7 +24,7 @@ _PUT_OFF_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 """How often handlers that take too long are looked for."""
 
-TURN_SECONDS = 0.001
+TURN_SECONDS = 0.0005
 """How long handlers that never wait may keep what else is to be done from going on."""
 
 
@@ -91,7 +91,13 @@ class Crew:
     def _work(self, handle: threads.Handler[StepRedisMessage]) -> None:
         case: Case | None = None
         try:
-            while (case := self.next(by_worker=True)) is not None:
+            while True:
+                with self._guard:
+                    case = self._take(by_worker=True)
+                if case is None or case.is_odd:
+                    case = self.next(case, by_worker=True)
+                    if case is None:
+                        return
                 self._handle(handle, case)
                 if case.abandoned:
                     return
@@ -107,26 +113,19 @@ class Crew:
                     self._working -= 1
                     self._shared.changed.wake()
 
-    def next(self, *, by_worker: bool) -> Case | None:
-        """Wait for a message to handle; None when it is time to stop."""
+    def next(self, case: Case | None = None, *, by_worker: bool) -> Case | None:
+        """Wait for a message to handle; None when it is time to stop.
+
+        Args:
+            case: One that was taken already, with which there is something.
+            by_worker: Whether one of ours handles it; else whoever iterates does.
+        """
         while True:
-            with self._guard:
-                if self._shared.stopping or self._shared.failure is not None:
-                    return None
-                case, is_second = self._take(by_worker=by_worker)
-                has_unsent = case is None and any(one.settler.can_send for one in self._branches)
-                if case is None and not has_unsent:
-                    self._shared.arrivals.wait(None)
-                    continue
-            if case is None:
-                # There is nothing else to do.
-                for branch in self._branches:
-                    branch.settler.send()
-                continue
-            if not is_second and not case.held.delivery.lost:
+            case = case or self._wait(by_worker=by_worker)
+            if case is None or not case.is_odd:
                 return case
             try:
-                if is_second:
+                if case.is_second:
                     # A handler that lost the lease is still at it here.
                     case.put_off(_PUT_OFF_SECONDS)
                 elif case.lost_too_often:
@@ -137,17 +136,36 @@ class Crew:
                     return case
             except LeaseLost:
                 self._over(case)
+            case = None
 
-    def _take(self, *, by_worker: bool) -> tuple[Case | None, bool]:
-        """Take what is ready, from each stream in turn; whether it is being handled already."""
-        if not by_worker:
-            for case in self.handling():
-                if case.is_settled:
-                    self._over(case)
+    def _wait(self, *, by_worker: bool) -> Case | None:
+        """Wait until a message can be taken; None when it is time to stop."""
+        while True:
+            with self._guard:
+                if not by_worker:
+                    for case in self.handling():
+                        if case.is_settled:
+                            self._over(case)
+                if self._shared.is_over:
+                    return None
+                if (taken := self._take(by_worker=by_worker)) is not None:
+                    return taken
+                unsent = [one.settler for one in self._branches if one.settler.can_send]
+                if not unsent:
+                    self._shared.arrivals.wait(None)
+            # There is nothing else to do.
+            for settler in unsent:
+                settler.send()
+
+    def _take(self, *, by_worker: bool) -> Case | None:
+        """Take what is ready, from each stream in turn; the guard is held."""
+        shared, branches = self._shared, self._branches
+        if shared.stopping or shared.failure is not None:
+            return None
         at = self._taken_at = lease_now()
-        for _ in self._branches:
-            self._turn = (self._turn + 1) % len(self._branches)
-            branch = self._branches[self._turn]
+        for _ in branches:
+            self._turn = turn = (self._turn + 1) % len(branches)
+            branch = branches[turn]
             membership = branch.membership
             if not membership.ready or branch.settler.holds_up(at):
                 continue
@@ -156,13 +174,13 @@ class Crew:
                 continue
             if membership.ready:
                 # Each who begins wakes another one, so that no more are woken than are needed.
-                self._shared.arrivals.wake_one()
+                shared.arrivals.wake_one()
             case = Case(branch, held, by_worker)
             if self._options.handler_timeout_seconds is not None:
                 case.time = threads.HandlingTime(self._options.handler_timeout_seconds)
-            is_second = branch.handling.setdefault(held.delivery.id, case) is not case
-            return case, is_second
-        return None, False
+            case.is_second = branch.handling.setdefault(held.delivery.id, case) is not case
+            return case
+        return None
 
     def handling(self) -> list[Case]:
         """Return what is being handled; the guard is held."""
@@ -193,18 +211,21 @@ class Crew:
                 if threads.is_being_cancelled():
                     raise
                 self._failed(case, error)
-            else:
-                self._handled(case)
         except LeaseLost:
             # It was logged; the group delivers the message again, or somebody settled it.
-            return
-        finally:
             self._over(case)
+        except BaseException:
+            self._over(case)
+            raise
+        else:
+            self._handled(case)
 
     def _handled(self, case: Case) -> None:
         """Have a message acknowledged that was handled, unless that or the like was done."""
-        held, settler = case.held, case.branch.settler
+        held, settler, handling = case.held, case.branch.settler, case.branch.handling
         with self._guard:
+            if handling.get(held.delivery.id) is case:
+                del handling[held.delivery.id]
             if held.settling or held.outcome is not None:
                 return
             is_enough = settler.gather(held)
