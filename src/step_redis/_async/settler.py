@@ -182,26 +182,27 @@ class Settler:
         return self._sent
 
     async def _acknowledge(self, batch: list[Held]) -> None:
-        membership, failure = self._membership, None
+        failure = None
         try:
-            await self._carry_out(
-                Settlement(
-                    batch,
-                    Attempt.FINAL,
-                    lambda name, ids: script_calls.ack(
-                        membership.keys, membership.group, name, ids, delete=membership.redrives
-                    ),
-                    "acknowledged",
-                )
-            )
+            await self._carry_out(Settlement(batch, Attempt.FINAL, self._ack, "acknowledged"))
         except StepRedisError as error:
             failure = error
-        with membership.shared.guard:
+        shared = self._membership.shared
+        with shared.guard:
             lost = self._note_end(batch, failure)
         if failure is not None and lost:
-            membership.shared.fail(failure)
+            shared.fail(failure)
         elif lost:
             self._tell_lost(lost)
+
+    def _ack(self, name: str, ids: list[str]) -> script_calls.ScriptCall:
+        membership = self._membership
+        if membership.shared.options.concurrency > 1:
+            ids = script_calls.rising(ids)
+        # A single worker handles them in their order, but for those that came again.
+        return script_calls.ack(
+            membership.keys, membership.group, name, ids, delete=membership.redrives
+        )
 
     def _note_end(self, batch: list[Held], failure: StepRedisError | None) -> list[Held]:
         """Let go of a batch; return what was not acknowledged and nobody waits for."""
