@@ -93,7 +93,8 @@ class ConsumerHealth:
         seconds_since_read: How long ago it last received messages; None if it never did.
         seconds_since_settled: How long ago it last settled a message; None if it never did.
         ready: Messages that it holds and has not begun to handle.
-        handling: Messages that it is handling.
+        handling: Messages that it is handling; those that were handled and wait for their
+            acknowledgement, for some milliseconds, are not among them.
         longest_handling_seconds: How long the one has been handled that began first; 0 if none is.
         streams: Each of its streams, in the order in which they were named.
         counters: What it did since it was made.
@@ -162,9 +163,13 @@ def stream_health(stream: str, group: str, replies: Sequence[Any]) -> StreamHeal
     )
 
 
-def is_stuck(health: ConsumerHealth, idle_seconds: float, stuck_seconds: float) -> bool:
-    """Whether there is something to do, and no progress for so long."""
-    has_work = health.ready + health.handling > 0 or any(one.lag for one in health.streams)
+def is_stuck(
+    health: ConsumerHealth, idle_seconds: float, stuck_seconds: float, *, is_settling: bool
+) -> bool:
+    """Whether there is something to do, such as to settle, and no progress for so long."""
+    has_work = (
+        is_settling or health.ready + health.handling > 0 or any(one.lag for one in health.streams)
+    )
     return health.running and has_work and idle_seconds >= stuck_seconds
 
 

@@ -256,10 +256,12 @@ class StepRedisConsumer:
                 streams=tuple(streams),
                 counters=attrs.evolve(shared.counters),
             )
+            is_settling = not all(branch.settler.is_idle for branch in self._branches)
             seen = (shared.last_read, shared.last_settled, self._started_at)
         idle_seconds = at - max(moment for moment in seen if moment is not None)
         timeout = self._options.handler_timeout_seconds or 0
-        stuck = is_stuck(health, idle_seconds, max(self._options.stuck_seconds, timeout))
+        limit = max(self._options.stuck_seconds, timeout)
+        stuck = is_stuck(health, idle_seconds, limit, is_settling=is_settling)
         return attrs.evolve(health, stuck=stuck)
 
     def _probe(self, probe: Probe) -> None:

@@ -55,19 +55,28 @@ class Crew:
         ends = Deadline.after(grace_seconds)
         if not self._workers_ended(grace_seconds):
             can_end = self.cancel()
-            self.hurry = False
+            hurried, self.hurry = self.hurry, False
             if not self._workers_ended(_CANCEL_SECONDS if can_end else 0):
                 self._logger.warning(
                     "%d handlers of %s did not end in time; their messages are handed back, and"
                     " delivered again",
                     *(self._working, self._name),
                 )
-        deadline = Deadline.after(max(_CANCEL_SECONDS, ends.left() or 0))
-        for branch in self._branches:
-            branch.settler.drain(deadline)
+            self.hurry = self.hurry or hurried
+        self._acknowledged(ends)
         with self._guard:
             for branch in self._branches:
                 branch.handling.clear()
+
+    def _acknowledged(self, ends: Deadline) -> None:
+        """Wait until what was handled is acknowledged: until then, or at least a moment."""
+        least = Deadline.after(_CANCEL_SECONDS)
+        with self._guard:
+            while not all(branch.settler.is_idle for branch in self._branches):
+                deadline = least if self.hurry or ends.passed else ends
+                if deadline.passed:
+                    return
+                self._shared.changed.wait(deadline.left())
 
     def cancel(self) -> bool:
         """Ask handlers to end at once; return whether that can help."""
@@ -139,7 +148,12 @@ class Crew:
             case = None
 
     def _wait(self, *, by_worker: bool) -> Case | None:
-        """Wait until a message can be taken; None when it is time to stop."""
+        """Wait until a message can be taken; None when it is time to stop.
+
+        What arrives wakes one of those who wait, and each who was woken wakes another one if there
+        is more: so no more are woken than there is work for.
+        """
+        has_waited = False
         while True:
             with self._guard:
                 if not by_worker:
@@ -149,9 +163,12 @@ class Crew:
                 if self._shared.is_over:
                     return None
                 if (taken := self._take(by_worker=by_worker)) is not None:
+                    if has_waited and any(one.membership.ready for one in self._branches):
+                        self._shared.arrivals.wake_one()
                     return taken
                 unsent = [one.settler for one in self._branches if one.settler.can_send]
                 if not unsent:
+                    has_waited = True
                     self._shared.arrivals.wait(None)
             # There is nothing else to do.
             for settler in unsent:
@@ -172,9 +189,6 @@ class Crew:
             held = membership.take(at)
             if held is None:
                 continue
-            if membership.ready:
-                # Each who begins wakes another one, so that no more are woken than are needed.
-                shared.arrivals.wake_one()
             case = Case(branch, held, by_worker)
             if self._options.handler_timeout_seconds is not None:
                 case.time = threads.HandlingTime(self._options.handler_timeout_seconds)

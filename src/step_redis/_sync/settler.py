@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from copy import copy
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from step_redis import script_calls
 from step_redis._backend import threads
 from step_redis.backoff import delays
-from step_redis.deadline import Deadline, lease_now, now
+from step_redis.deadline import lease_now, now
 from step_redis.errors import LeaseLost, NotAStreamError, StepRedisError
 from step_redis.lease import Attempt, Held, Outcome
 from step_redis.outage import passes_by_itself
@@ -38,6 +39,9 @@ LATE_SECONDS = 0.5
 """If a call takes longer, no other message is begun before it ends."""
 
 
+_started_at = attrgetter("started_at")
+
+
 class Settler:
     """Settles the messages that a membership holds."""
 
@@ -53,6 +57,8 @@ class Settler:
         self._awaited: dict[Held, StepRedisError | None] = {}
         """Those whose outcome somebody waits for, and why it failed."""
         self._holds_up = False
+        self._job: threads.Job | None = None
+        """What sends, kept from the garbage collector."""
 
     @property
     def is_idle(self) -> bool:
@@ -120,7 +126,7 @@ class Settler:
                 return
             place = Place()
             self._sender = weakref.ref(place)
-        threads.start(self._send, place, until)
+        self._job = threads.start(self._send, place, until)
 
     def keep_sending(self) -> None:
         """Send what has waited and nobody else sent, until the membership ends."""
@@ -135,13 +141,6 @@ class Settler:
                 is_left = self.can_send and (not self._waiting or self._waiting[0] is first)
             if is_left:
                 self.send()
-
-    def drain(self, deadline: Deadline) -> None:
-        """Wait until nothing waits to be acknowledged, at most so long."""
-        shared = self._membership.shared
-        with shared.guard:
-            while not self.is_idle and not deadline.passed:
-                shared.changed.wait(deadline.left())
 
     def _send(self, place: Place, until: Held | None) -> None:
         guard, is_first = self._membership.shared.guard, True
@@ -183,6 +182,8 @@ class Settler:
 
     def _acknowledge(self, batch: list[Held]) -> None:
         failure = None
+        # The order in which they were begun is nearly always that of the stream.
+        batch.sort(key=_started_at)
         try:
             self._carry_out(Settlement(batch, Attempt.FINAL, self._ack, "acknowledged"))
         except StepRedisError as error:
@@ -197,9 +198,6 @@ class Settler:
 
     def _ack(self, name: str, ids: list[str]) -> script_calls.ScriptCall:
         membership = self._membership
-        if membership.shared.options.concurrency > 1:
-            ids = script_calls.rising(ids)
-        # A single worker handles them in their order, but for those that came again.
         return script_calls.ack(
             membership.keys, membership.group, name, ids, delete=membership.redrives
         )
