@@ -1,7 +1,7 @@
 """Commands built and replies read: values in, arguments out; bytes in, values out; no I/O."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -20,6 +20,7 @@ __all__ = [
     "is_entry_id",
     "message_ids",
     "new_deliveries",
+    "packed",
     "ping",
     "read_deliveries",
     "read_entries",
@@ -50,6 +51,25 @@ class Pending:
     id: str
     count: int
     """How many times it was delivered."""
+
+
+def _pack_command(command: Command) -> bytes:
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
+
+
+try:
+    import hiredis
+except ImportError:
+    # There are platforms without it; redis-py goes without it too.
+    _pack: Callable[[Any], bytes] = _pack_command
+else:
+    _pack = hiredis.pack_command
+
+
+def packed(commands: Iterable[Command]) -> bytes:
+    """Return commands as they are sent."""
+    return b"".join(map(_pack, commands))
 
 
 def ping() -> Command:
