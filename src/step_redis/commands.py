@@ -168,10 +168,7 @@ def read_entries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
 
 def read_deliveries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
     """Return the entries of a reply to XREADGROUP of one stream, in RESP2's shape or RESP3's."""
-    if not reply:
-        return []
-    [entries] = reply.values() if isinstance(reply, Mapping) else [reply[0][1]]
-    return read_entries(entries)
+    return read_entries(_delivered(reply))
 
 
 def read_pending(reply: Any) -> list[Pending]:
@@ -181,4 +178,13 @@ def read_pending(reply: Any) -> list[Pending]:
 
 def new_deliveries(reply: Any) -> list[Delivery]:
     """Return the entries that a read of new ones delivered: each for the first time."""
-    return [Delivery(id_, fields or [], 1) for id_, fields in read_deliveries(reply)]
+    return [Delivery(id_.decode(), fields or [], 1) for id_, fields in _delivered(reply)]
+
+
+def _delivered(reply: Any) -> Sequence[Any]:
+    """Return the entries in a reply to XREADGROUP of one stream."""
+    if not reply:
+        return ()
+    entries: Sequence[Any]
+    [entries] = reply.values() if isinstance(reply, Mapping) else [reply[0][1]]
+    return entries or ()
