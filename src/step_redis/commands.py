@@ -41,6 +41,7 @@ EntryId: TypeAlias = tuple[int, int]
 """Ids compare as numbers, not as text."""
 
 _ID = re.compile(r"[0-9]+-[0-9]+")
+_IDS = re.compile(r"[0-9]+-[0-9]+(?:,[0-9]+-[0-9]+)*")
 
 
 @attrs.frozen
@@ -152,6 +153,12 @@ def message_ids(ids: Any, argument: str = "message_id") -> list[str]:
     """
     several = isinstance(ids, Iterable) and not isinstance(ids, str | bytes)
     found: list[Any] = list(ids) if several else [ids]
+    try:
+        together = ",".join(found)
+    except TypeError:
+        together = ""
+    if together.count(",") == len(found) - 1 and _IDS.fullmatch(together):
+        return found
     for one in found:
         if not isinstance(one, str) or not is_entry_id(one):
             raise ConfigurationError(f"{argument} must be like '1700000000000-0'; got {shown(one)}")

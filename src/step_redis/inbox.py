@@ -88,16 +88,18 @@ class Inbox:
 
     @_guarded
     def arrived(self, deliveries: Sequence[Delivery]) -> None:
-        """The read was answered with these."""
+        """The read was answered with these, in rising order."""
         top, since, meanwhile, lost = self._top, self._since, self._meanwhile, self._lost
         if deliveries and entry_id(deliveries[0].id) <= self._sent_at:
             # The group was set back or made anew: what it delivers, it delivers again.
             top, since, meanwhile = (0, 0), frozenset(), frozenset()
             if lost is not None:
                 lost = attrs.evolve(lost, after=(0, 0))
+        if deliveries:
+            top = max(top, entry_id(deliveries[-1].id))
         kept = [delivery for delivery in deliveries if delivery.id not in meanwhile]
         ready = self._ready + kept
-        since, top = _with(since, top, (delivery.id for delivery in kept))
+        since = since.union([delivery.id for delivery in kept])
         self._ready, self._since, self._top = ready, since, top
         self._lost, self._block_seconds = lost, None
 

@@ -62,16 +62,18 @@ def received_messages(
     stream: str, deliveries: Iterable[Delivery], codec: Codec
 ) -> list[ReceivedMessage]:
     """Return what the user gets for deliveries."""
-    return [_received_message(stream, delivery, codec) for delivery in deliveries]
-
-
-def _received_message(stream: str, delivery: Delivery, codec: Codec) -> ReceivedMessage:
-    decoded = codec.decode(delivery.fields)
-    return {
-        "id": delivery.id,
-        "data": decoded.data,
-        "headers": decoded.headers,
-        "stream": stream,
-        "delivery_count": delivery.count,
-        "error": decoded.error,
-    }
+    decode = codec.decode
+    messages: list[ReceivedMessage] = []
+    for delivery in deliveries:
+        decoded = decode(delivery.fields)
+        messages.append(
+            {
+                "id": delivery.id,
+                "data": decoded.data,
+                "headers": decoded.headers,
+                "stream": stream,
+                "delivery_count": delivery.count,
+                "error": decoded.error,
+            }
+        )
+    return messages
