@@ -819,7 +819,7 @@ def test_few_names_are_remembered():
     for number in range(5000):
         fields = Codec().encode({f"name{number}": "x", "n" * 10_000 + str(number): "y"})
         assert Codec().decode(fields).error is None
-    for names in (plain_fields._encoded_names, plain_fields._decoded_names):
+    for names in (plain_fields._encoded_names, plain_fields.decoded_names):
         assert len(names) <= 1000
         assert max(map(len, names)) <= 64
 

@@ -14,11 +14,13 @@ import attrs
 from step_redis.errors import ConfigurationError, DecodeError, EncodeError
 from step_redis.plain_fields import (
     HEADER_PREFIX,
+    NOT_PLAIN,
     RESERVED_PREFIX,
     TYPES,
     NotPlain,
     decode_json,
     decode_plain,
+    decoded_names,
     encode_json,
     encode_plain,
 )
@@ -137,13 +139,24 @@ class Codec:
 
     def decode(self, fields: Sequence[bytes]) -> Decoded:
         """Return what an entry says; never raises for what stands in it."""
+        data, headers, error = self.read(fields)
+        return Decoded(data, headers, error)
+
+    def read(self, fields: Sequence[bytes]) -> tuple[dict[Any, Any], dict[str, str], str | None]:
+        """Return the same as data, headers and error."""
         if self.foreign == "str":
+            data: dict[Any, Any] = {}
+            names, rest = decoded_names, iter(fields)
             try:
-                data, headers = decode_plain(fields)
-                return Decoded(data, headers)
-            except NotPlain:
+                for name in rest:
+                    data[names[name]] = next(rest).decode()
+                if None not in data:
+                    return data, {}, None
+                return (*decode_plain(fields), None)
+            except NOT_PLAIN:
                 pass
-        return self.decode_carefully(fields)
+        decoded = self.decode_carefully(fields)
+        return decoded.data, decoded.headers, decoded.error
 
     def decode_carefully(self, fields: Sequence[bytes]) -> Decoded:
         """Return what any entry says, or what is wrong with it."""

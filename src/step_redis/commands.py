@@ -15,6 +15,7 @@ __all__ = [
     "Command",
     "EntryId",
     "Pending",
+    "delivered",
     "entry_id",
     "expire",
     "is_entry_id",
@@ -173,9 +174,18 @@ def read_entries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
     return [(entry[0].decode(), entry[1]) for entry in reply or () if entry is not None]
 
 
+def delivered(reply: Any) -> Sequence[Any]:
+    """Return the entries in a reply to XREADGROUP of one stream, in RESP2's shape or RESP3's."""
+    if not reply:
+        return ()
+    entries: Sequence[Any]
+    [entries] = reply.values() if isinstance(reply, Mapping) else [reply[0][1]]
+    return entries or ()
+
+
 def read_deliveries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
-    """Return the entries of a reply to XREADGROUP of one stream, in RESP2's shape or RESP3's."""
-    return read_entries(_delivered(reply))
+    """Return the ids and fields in a reply to XREADGROUP of one stream, as `read_entries`."""
+    return read_entries(delivered(reply))
 
 
 def read_pending(reply: Any) -> list[Pending]:
@@ -185,13 +195,4 @@ def read_pending(reply: Any) -> list[Pending]:
 
 def new_deliveries(reply: Any) -> list[Delivery]:
     """Return the entries that a read of new ones delivered: each for the first time."""
-    return [Delivery(id_.decode(), fields or [], 1) for id_, fields in _delivered(reply)]
-
-
-def _delivered(reply: Any) -> Sequence[Any]:
-    """Return the entries in a reply to XREADGROUP of one stream."""
-    if not reply:
-        return ()
-    entries: Sequence[Any]
-    [entries] = reply.values() if isinstance(reply, Mapping) else [reply[0][1]]
-    return entries or ()
+    return [Delivery(id_.decode(), fields or [], 1) for id_, fields in delivered(reply)]

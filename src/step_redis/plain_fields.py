@@ -11,11 +11,13 @@ from typing import Any, NoReturn, TypeVar
 
 __all__ = [
     "HEADER_PREFIX",
+    "NOT_PLAIN",
     "RESERVED_PREFIX",
     "TYPES",
     "NotPlain",
     "decode_json",
     "decode_plain",
+    "decoded_names",
     "encode_json",
     "encode_plain",
 ]
@@ -59,7 +61,7 @@ def decode_json(text: str) -> Any:
     try:
         value, end = _decoder.raw_decode(text)
     except json.JSONDecodeError:
-        end = -1
+        value, end = None, -1
     # decode() allows for space around the value, which nearly never is there, and takes its time.
     return value if end == len(text) else _decoder.decode(text)
 
@@ -95,8 +97,8 @@ def _decode_name(name: bytes) -> str | None:
 
 
 _encoded_names = _Names(_encode_name)
-_decoded_names = _Names(_decode_name)
-"""Reserved names are None here."""
+decoded_names = _Names(_decode_name)
+"""Reserved names are None here, which is no name."""
 
 
 def _float_json(value: float) -> str:
@@ -150,22 +152,22 @@ def encode_plain(message: Any) -> list[bytes]:
 def decode_plain(fields: Sequence[bytes]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return message and headers of an entry of UTF-8 texts and JSON.
 
-    Raises:
-        NotPlain: The entry has something else, or is damaged.
+    Raises one of `NOT_PLAIN` if the entry has something else, or is damaged.
     """
     data: dict[str, Any] = {}
     reserved: dict[bytes, str] = {}
-    names, rest = _decoded_names, iter(fields)
-    try:
-        for name in rest:
-            key = names[name]
-            if key is None:
-                reserved[name] = next(rest).decode()
-            else:
-                data[key] = next(rest).decode()
-        return data, _apply(reserved, data) if reserved else {}
-    except (ValueError, LookupError, RecursionError, StopIteration):
-        raise NotPlain from None
+    names, rest = decoded_names, iter(fields)
+    for name in rest:
+        key = names[name]
+        if key is None:
+            reserved[name] = next(rest).decode()
+        else:
+            data[key] = next(rest).decode()
+    return data, _apply(reserved, data)
+
+
+NOT_PLAIN = (NotPlain, ValueError, LookupError, RecursionError, StopIteration)
+"""What decoding raises for an entry that it leaves to the careful way."""
 
 
 def _apply(reserved: Mapping[bytes, str], data: dict[str, Any]) -> dict[str, str]:
