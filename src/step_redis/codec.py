@@ -18,8 +18,8 @@ from step_redis.plain_fields import (
     RESERVED_PREFIX,
     TYPES,
     NotPlain,
+    apply_reserved,
     decode_json,
-    decode_plain,
     decoded_names,
     encode_json,
     encode_plain,
@@ -146,13 +146,16 @@ class Codec:
         """Return the same as data, headers and error."""
         if self.foreign == "str":
             data: dict[Any, Any] = {}
+            reserved: dict[bytes, str] = {}
             names, rest = decoded_names, iter(fields)
             try:
                 for name in rest:
-                    data[names[name]] = next(rest).decode()
-                if None not in data:
-                    return data, {}, None
-                return (*decode_plain(fields), None)
+                    key = names[name]
+                    if key is not None:
+                        data[key] = next(rest).decode()
+                    else:
+                        reserved[name] = next(rest).decode()
+                return data, apply_reserved(reserved, data) if reserved else {}, None
             except NOT_PLAIN:
                 pass
         decoded = self.decode_carefully(fields)

@@ -5,7 +5,7 @@ one is the reference: tests compare the two.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, NoReturn, TypeVar
 
@@ -15,8 +15,8 @@ __all__ = [
     "RESERVED_PREFIX",
     "TYPES",
     "NotPlain",
+    "apply_reserved",
     "decode_json",
-    "decode_plain",
     "decoded_names",
     "encode_json",
     "encode_plain",
@@ -149,29 +149,11 @@ def encode_plain(message: Any) -> list[bytes]:
     return fields
 
 
-def decode_plain(fields: Sequence[bytes]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return message and headers of an entry of UTF-8 texts and JSON.
+def apply_reserved(reserved: Mapping[bytes, str], data: dict[str, Any]) -> dict[str, str]:
+    """Turn what is noted as JSON or bytes into that; return the headers.
 
-    Raises one of `NOT_PLAIN` if the entry has something else, or is damaged.
+    Raises one of `NOT_PLAIN` if something is damaged.
     """
-    data: dict[str, Any] = {}
-    reserved: dict[bytes, str] = {}
-    names, rest = decoded_names, iter(fields)
-    for name in rest:
-        key = names[name]
-        if key is None:
-            reserved[name] = next(rest).decode()
-        else:
-            data[key] = next(rest).decode()
-    return data, _apply(reserved, data)
-
-
-NOT_PLAIN = (NotPlain, ValueError, LookupError, RecursionError, StopIteration)
-"""What decoding raises for an entry that it leaves to the careful way."""
-
-
-def _apply(reserved: Mapping[bytes, str], data: dict[str, Any]) -> dict[str, str]:
-    """Turn what is noted as JSON or bytes into that; return the headers."""
     headers: dict[str, str] = {}
     for name, text in reserved.items():
         if name.startswith(_HEADER):
@@ -188,3 +170,7 @@ def _apply(reserved: Mapping[bytes, str], data: dict[str, Any]) -> dict[str, str
                 else:
                     raise NotPlain
     return headers
+
+
+NOT_PLAIN = (NotPlain, ValueError, LookupError, RecursionError, StopIteration)
+"""What decoding raises for an entry that it leaves to the careful way."""
