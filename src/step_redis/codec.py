@@ -28,6 +28,7 @@ from step_redis.plain_fields import (
 __all__ = ["HEADER_PREFIX", "RESERVED_PREFIX", "TYPES", "Codec", "Decoded"]
 
 _JSON_SCALARS = frozenset({int, float, bool, type(None)})
+_AS_IT_IS = _JSON_SCALARS | {str}
 _MAX_DEPTH = 100
 """How deep lists and dicts may nest: far below what exhausts the stack of a reader."""
 
@@ -114,19 +115,25 @@ class Codec:
     def _storable(self, value: Any, where: str, depth: int) -> Any:
         """Return the value as JSON types only, or refuse it."""
         kind = type(value)
-        if kind is str or kind in _JSON_SCALARS:
+        if kind in _AS_IT_IS:
             return value
         if depth == 0:
             raise EncodeError(f"{where} nests deeper than {_MAX_DEPTH} levels")
         if kind is list or kind is dict:
             if kind is list:
-                return [self._storable(item, where, depth - 1) for item in value]
+                return [
+                    item if type(item) in _AS_IT_IS else self._storable(item, where, depth - 1)
+                    for item in value
+                ]
             for name in value:
                 if type(name) is not str:
                     raise EncodeError(
                         f"{where} holds a dict with a key of type {_type(name)}; JSON has only str"
                     )
-            return {name: self._storable(item, where, depth - 1) for name, item in value.items()}
+            return {
+                name: item if type(item) in _AS_IT_IS else self._storable(item, where, depth - 1)
+                for name, item in value.items()
+            }
         if self.default is not None:
             replaced = self.default(value)
             if type(replaced) is not kind:
