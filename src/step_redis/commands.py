@@ -15,6 +15,7 @@ __all__ = [
     "Command",
     "EntryId",
     "Pending",
+    "delivered",
     "entry_id",
     "expire",
     "is_entry_id",
@@ -42,6 +43,7 @@ EntryId: TypeAlias = tuple[int, int]
 """Ids compare as numbers, not as text."""
 
 _ID = re.compile(r"[0-9]+-[0-9]+")
+_IDS = re.compile(r"[0-9]+-[0-9]+(?:,[0-9]+-[0-9]+)*")
 
 
 @attrs.frozen
@@ -172,6 +174,12 @@ def message_ids(ids: Any, argument: str = "message_id") -> list[str]:
     """
     several = isinstance(ids, Iterable) and not isinstance(ids, str | bytes)
     found: list[Any] = list(ids) if several else [ids]
+    try:
+        together = ",".join(found)
+    except TypeError:
+        together = ""
+    if together.count(",") == len(found) - 1 and _IDS.fullmatch(together):
+        return found
     for one in found:
         if not isinstance(one, str) or not is_entry_id(one):
             raise ConfigurationError(f"{argument} must be like '1700000000000-0'; got {shown(one)}")
@@ -186,12 +194,18 @@ def read_entries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
     return [(entry[0].decode(), entry[1]) for entry in reply or () if entry is not None]
 
 
-def read_deliveries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
-    """Return the entries of a reply to XREADGROUP of one stream, in RESP2's shape or RESP3's."""
+def delivered(reply: Any) -> Sequence[Any]:
+    """Return the entries in a reply to XREADGROUP of one stream, in RESP2's shape or RESP3's."""
     if not reply:
-        return []
+        return ()
+    entries: Sequence[Any]
     [entries] = reply.values() if isinstance(reply, Mapping) else [reply[0][1]]
-    return read_entries(entries)
+    return entries or ()
+
+
+def read_deliveries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
+    """Return the ids and fields in a reply to XREADGROUP of one stream, as `read_entries`."""
+    return read_entries(delivered(reply))
 
 
 def read_pending(reply: Any) -> list[Pending]:
@@ -201,4 +215,4 @@ def read_pending(reply: Any) -> list[Pending]:
 
 def new_deliveries(reply: Any) -> list[Delivery]:
     """Return the entries that a read of new ones delivered: each for the first time."""
-    return [Delivery(id_, fields or [], 1) for id_, fields in read_deliveries(reply)]
+    return [Delivery(id_.decode(), fields or [], 1) for id_, fields in delivered(reply)]

@@ -96,7 +96,8 @@ class told:  # noqa: N801 - it is used like a function
                 setattr(error, name, about or None)
         # That a key was used before is for the caller to judge.
         level = logging.INFO if isinstance(error, DuplicateConflict) else logging.ERROR
-        self._logger.log(level, "%s failed: %s: %s", subject.action, type(error).__name__, error)
+        text = "%s failed: %s: %s"
+        self._logger.log(level, text, subject.action, type(error).__name__, error)
 
 
 def connect_failure(

@@ -163,8 +163,8 @@ class ConnectionPool(redis.BlockingConnectionPool):
                 self.release(connection)  # type: ignore[no-untyped-call]  # redis-py's
         except BaseException:
             if connection is not None:
-                connection.disconnect()  # type: ignore[no-untyped-call]  # redis-py's
-                self.release(connection)
+                connection.disconnect()
+                self.release(connection)  # type: ignore[no-untyped-call]  # redis-py's
             raise
         lent: Connection = super().get_connection(  # type: ignore[no-untyped-call]  # redis-py's
             *args, **kwargs
