@@ -23,6 +23,7 @@ __all__ = [
     "read_messages",
     "read_polled",
     "redrive",
+    "rising",
 ]
 
 SWEEP_MS = 1000
@@ -96,15 +97,15 @@ def poll(
 
 
 def ack(keys: GroupKeys, group: str, name: str, ids: Iterable[str], *, delete: bool) -> ScriptCall:
-    """Acknowledge messages."""
-    return _call("ack", keys.group, group, name, int(delete), *_rising(ids))
+    """Acknowledge messages; it takes least if their ids are in rising order."""
+    return _call("ack", keys.group, group, name, int(delete), *ids)
 
 
 def park(
     keys: GroupKeys, group: str, name: str, ids: Iterable[str], *, delay_ms: int, kind: ParkKind
 ) -> ScriptCall:
     """Put messages aside until they are due."""
-    return _call("park", keys.group, group, name, delay_ms, kind, *_rising(ids))
+    return _call("park", keys.group, group, name, delay_ms, kind, *rising(ids))
 
 
 def copy(
@@ -138,7 +139,7 @@ def ensure(keys: GroupKeys, group: str, policy: str) -> ScriptCall:
 
 def redrive(keys: GroupKeys, group: str, ids: Iterable[str], limit: int = -1) -> ScriptCall:
     """Deliver dead letters again, so many at most; keys and group of the dead-letter stream."""
-    return _call("redrive", keys.group, group, "", limit, *_rising(ids))
+    return _call("redrive", keys.group, group, "", limit, *rising(ids))
 
 
 def read_messages(rows: Iterable[Any]) -> list[Delivery]:
@@ -156,5 +157,6 @@ def read_polled(reply: Sequence[Any]) -> Polled:
     return Polled(next_due_ms, parked, removed, lowest.decode(), delayed_due, read_messages(rows))
 
 
-def _rising(ids: Iterable[str]) -> list[str]:
+def rising(ids: Iterable[str]) -> list[str]:
+    """Return ids in the order of the stream."""
     return sorted(ids, key=entry_id)

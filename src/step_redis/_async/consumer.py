@@ -30,7 +30,8 @@ from step_redis.keys import dead_letter_stream, redrive_group, same_slot
 from step_redis.policy import ConsumerOptions
 from step_redis.prefetch import Prefetch
 
-from .crew import Branch, Crew
+from .branch import Branch
+from .crew import Crew
 from .membership import Membership, Shared
 from .message import StepRedisMessage
 from .pool import StepRedisPool, connections_of
@@ -194,8 +195,8 @@ class StepRedisConsumer:
         """
         self._start(None)
         try:
-            while (handling := await self._crew.next(by_worker=False)) is not None:
-                yield handling.message
+            while (case := await self._crew.next(by_worker=False)) is not None:
+                yield StepRedisMessage(case)
         finally:
             await self._stop_bringing()
         self._raise_failure()
@@ -242,7 +243,7 @@ class StepRedisConsumer:
         ]
         with self._guard:
             shared, at = self._shared, now()
-            started = [one.case.time.started_at for one in self._crew.handling.values()]
+            handling = [case.seconds for case in self._crew.handling()]
             health = ConsumerHealth(
                 running=self._state == "running",
                 stuck=False,
@@ -250,8 +251,8 @@ class StepRedisConsumer:
                 seconds_since_read=_since(shared.last_read, at),
                 seconds_since_settled=_since(shared.last_settled, at),
                 ready=sum(len(branch.membership.ready) for branch in self._branches),
-                handling=len(started),
-                longest_handling_seconds=at - min(started, default=at),
+                handling=len(handling),
+                longest_handling_seconds=max(handling, default=0),
                 streams=tuple(streams),
                 counters=attrs.evolve(shared.counters),
             )
@@ -290,6 +291,7 @@ class StepRedisConsumer:
         for branch in self._branches:
             self._keepers.append(self._job("keeper", branch.keeper.keep))
             self._keepers.append(self._job("reader", branch.intake.read))
+            self._job("sender", branch.settler.keep_sending)
         if self._options.handler_timeout_seconds is not None:
             self._job("watch", self._crew.watch, handle)
 

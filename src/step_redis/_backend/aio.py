@@ -8,6 +8,7 @@ import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import CoroutineType
 from typing import Any, Self, TypeAlias, TypeVar
 
 import redis.asyncio
@@ -36,8 +37,10 @@ __all__ = [
     "Worker",
     "check_handler",
     "check_health",
+    "checked",
     "exchange",
     "give_connection",
+    "give_way",
     "is_being_cancelled",
     "let_others",
     "read_reply",
@@ -61,6 +64,11 @@ Handler: TypeAlias = Callable[[M], Awaitable[object]]
 """What handles a message."""
 
 sleep = asyncio.sleep
+
+
+async def give_way() -> None:
+    """Let others go on."""
+    await asyncio.sleep(0)
 
 
 class Places:
@@ -304,10 +312,23 @@ class Signal:
                 await future
         except builtins.TimeoutError:
             return
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                # Whoever woke this one alone meant somebody who goes on.
+                self.wake_one()
+            raise
         finally:
             # Whoever wakes takes futures out first.
             if future in self._waiting:
                 self._waiting.remove(future)
+
+    def wake_one(self) -> None:
+        """Wake one of them."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
 
     def wake(self) -> None:
         """Wake all."""
@@ -411,6 +432,11 @@ class HandlingTime:
         self.started_at = now()
         if self._timeout is not None and self._seconds is not None and not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)
+
+
+def checked(result: Awaitable[object]) -> Awaitable[object]:
+    """Return what a handler returned, which is to be awaited."""
+    return result if type(result) is CoroutineType else _awaitable(result)
 
 
 def _awaitable(result: Awaitable[object]) -> Awaitable[object]:

@@ -37,8 +37,10 @@ __all__ = [
     "Worker",
     "check_handler",
     "check_health",
+    "checked",
     "exchange",
     "give_connection",
+    "give_way",
     "is_being_cancelled",
     "let_others",
     "read_reply",
@@ -60,6 +62,10 @@ Handler: TypeAlias = Callable[[M], object]
 """What handles a message."""
 
 sleep = time.sleep
+
+
+def give_way() -> None:
+    """Do nothing: threads take turns by themselves."""
 
 
 class TCPConnection(redis.Connection):
@@ -296,6 +302,10 @@ class Signal:
         """
         self._changed.wait(_SIGNAL_SECONDS if seconds is None else seconds)
 
+    def wake_one(self) -> None:
+        """Wake one of them."""
+        self._changed.notify()
+
     def wake(self) -> None:
         """Wake all."""
         self._changed.notify_all()
@@ -368,17 +378,21 @@ class HandlingTime:
 
     def handle(self, handler: Handler[M], message: M) -> None:
         """Call the handler; whoever watches the time gives up on it."""
-        result = handler(message)
-        if inspect.iscoroutine(result):
-            result.close()
-            raise HandlerKindError(
-                "the handler is an async function, which step_redis.sync cannot await: use the"
-                " asyncio flavour, or a plain function"
-            )
+        checked(handler(message))
 
     def extend(self) -> None:
         """Start the time anew."""
         self.started_at = now()
+
+
+def checked(result: object) -> None:
+    """Refuse what only the other flavour can wait for."""
+    if result is not None and inspect.iscoroutine(result):
+        result.close()
+        raise HandlerKindError(
+            "the handler is an async function, which step_redis.sync cannot await: use the"
+            " asyncio flavour, or a plain function"
+        )
 
 
 def check_handler(handler: object) -> None:

@@ -6,53 +6,106 @@ from contextlib import AbstractContextManager
 
 from step_redis import script_calls
 from step_redis._backend import threads
+from step_redis.codec import RESERVED_PREFIX
 from step_redis.dead_letters import (
     DELIVERED_FIELDS,
     dead_letter_fields,
     original_id,
     text_of,
 )
+from step_redis.deadline import lease_now, now
 from step_redis.errors import EncodeError, LeaseLost, StepRedisError
 from step_redis.failures import Subject, told
 from step_redis.lease import Attempt, Held
+from step_redis.policy import RetryPolicy
 from step_redis.scripts import MOST_VALUES
 from step_redis.settlement import BuildCall, Settlement
 
+from .branch import Branch
 from .keeper import POLL_SECONDS
 from .membership import Membership
-from .settler import Settler
+
+_OURS = RESERVED_PREFIX.encode()
 
 
 class Case:
     """A held message and what can become of it, for consumers and for the messages users hold.
 
+    One is made for each message, so all that is seldom asked for is found when it is.
+
     Args:
-        membership: Through which it came.
-        settler: The membership's.
+        branch: Through which it came.
         held: The message.
-        dead: The dead-letter stream.
-        time: How long it may be handled.
+        by_worker: Whether one of ours handles it; else whoever iterates does.
     """
 
-    def __init__(
-        self,
-        membership: Membership,
-        settler: Settler,
-        held: Held,
-        dead: str,
-        time: threads.HandlingTime,
-    ) -> None:
-        self.membership = membership
-        self._settler = settler
+    __slots__ = ("abandoned", "branch", "by_worker", "held", "is_second", "time")
+
+    def __init__(self, branch: Branch, held: Held, by_worker: bool) -> None:
+        self.branch = branch
         self.held = held
-        self.time = time
-        self.key = (membership.stream, held.delivery.id)
-        self.stream, self.group = membership.origin_stream, membership.origin_group
-        self.id = held.delivery.id
-        if membership.redrives:
-            self.id = original_id(held.delivery.fields) or self.id
-        self._dead = dead
-        self._retry = membership.shared.options.retry
+        self.by_worker = by_worker
+        self.abandoned = False
+        """Whether it took too long and somebody else goes on in its place."""
+        self.is_second = False
+        """Whether an earlier delivery of it is still being handled here."""
+        self.time: threads.HandlingTime | None = None
+        """How long it may be handled, if that is limited."""
+
+    @property
+    def membership(self) -> Membership:
+        """Through which it came."""
+        return self.branch.membership
+
+    @property
+    def stream(self) -> str:
+        """The stream it was published to."""
+        return self.membership.origin_stream
+
+    @property
+    def group(self) -> str:
+        """The group it was delivered to."""
+        return self.membership.origin_group
+
+    @property
+    def id(self) -> str:
+        """The id it was first published with."""
+        delivery = self.held.delivery
+        if self.membership.redrives:
+            return original_id(delivery.fields) or delivery.id
+        return delivery.id
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been handled."""
+        if self.time is not None:
+            return now() - self.time.started_at
+        return lease_now() - (self.held.started_at or 0)
+
+    def extend(self) -> None:
+        """Start the time of its handling anew."""
+        self.held.started_at = lease_now()
+        if self.time is not None:
+            self.time.extend()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its handler may be at it, and not in the midst of settling it."""
+        return not self.held.settling and (self.by_worker or self.held.outcome is None)
+
+    @property
+    def may_be_unreadable(self) -> bool:
+        """Whether it may be that the entry cannot be decoded: others need not be, to be sure."""
+        return _OURS in b" ".join(self.held.delivery.fields[::2])
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether it may be that it is not to be handled now."""
+        return self.is_second or self.held.delivery.lost > 0
+
+    @property
+    def _retry(self) -> RetryPolicy:
+        return self.membership.shared.options.retry
 
     @property
     def is_settled(self) -> bool:
@@ -76,16 +129,9 @@ class Case:
         return told(self.membership.shared.logger, subject)
 
     def ack(self) -> None:
-        """Acknowledge it."""
-        membership = self.membership
-        self._settle(
-            "ack",
-            Attempt.FINAL,
-            lambda name, ids: script_calls.ack(
-                membership.keys, membership.group, name, ids, delete=membership.redrives
-            ),
-            "acknowledged",
-        )
+        """Acknowledge it; return when the server has confirmed."""
+        with self.told("ack"):
+            self.branch.settler.acknowledge(self.held)
 
     def nack(self, delay_seconds: float | None) -> None:
         """Retry it as failed, after a delay or as the policy says; give it up after the last."""
@@ -131,7 +177,7 @@ class Case:
             error_type=kind,
             error_text=text,
         )
-        self.copy("dead-letter", self._dead, fields, "dead_lettered", DELIVERED_FIELDS)
+        self.copy("dead-letter", self.branch.dead, fields, "dead_lettered", DELIVERED_FIELDS)
 
     def copy(
         self,
@@ -189,5 +235,5 @@ class Case:
     ) -> str | None:
         with self.told(action):
             settlement = Settlement([self.held], attempt, call, counter, is_copy, is_due_soon)
-            self._settler.settle(settlement)
+            self.branch.settler.settle(settlement)
             return settlement.written

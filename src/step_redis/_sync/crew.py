@@ -4,20 +4,16 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
-import attrs
-
 from step_redis._backend import threads
 from step_redis.arguments import HandlerKindError
 from step_redis.dead_letters import text_of
-from step_redis.deadline import Deadline, lease_now, now
+from step_redis.deadline import Deadline, lease_now
 from step_redis.errors import ConfigurationError, HandlerTimeoutError, LeaseLost
 
+from .branch import Branch
 from .case import Case
-from .intake import Intake
-from .keeper import Keeper
-from .membership import Membership, Shared
+from .membership import Shared
 from .message import StepRedisMessage
-from .settler import Settler
 
 _CANCEL_SECONDS = 1.0
 """How long handlers that are ended may take for it."""
@@ -28,41 +24,8 @@ _PUT_OFF_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 """How often handlers that take too long are looked for."""
 
-
-@attrs.frozen(eq=False)
-class Branch:
-    """A consumer's part in one group, with those who work on it."""
-
-    membership: Membership
-    settler: Settler
-    keeper: Keeper
-    intake: Intake
-    dead: str
-    """The dead-letter stream."""
-
-    @classmethod
-    def of(cls, membership: Membership, dead: str) -> "Branch":
-        """Return a membership with those who work on it."""
-        settler = Settler(membership)
-        return cls(membership, settler, Keeper(membership), Intake(membership, settler), dead)
-
-
-@attrs.define(eq=False)
-class Handling:
-    """A message that is being handled."""
-
-    case: Case
-    message: StepRedisMessage
-    by_worker: bool
-    """Whether by one of ours; else by whoever iterates."""
-    abandoned: bool = False
-    """Whether it took too long and somebody else goes on in its place."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether its handler may be at it, and not in the midst of settling it."""
-        held = self.case.held
-        return not held.settling and (self.by_worker or held.outcome is None)
+TURN_SECONDS = 0.0005
+"""How long handlers that never wait may keep what else is to be done from going on."""
 
 
 class Crew:
@@ -80,7 +43,7 @@ class Crew:
         self._is_over = False
         self.hurry = False
         """Whether handlers are not waited for."""
-        self.handling: dict[tuple[str, str], Handling] = {}
+        self._taken_at = self._turn_at = 0.0
 
     def start(self, handle: threads.Handler[StepRedisMessage]) -> None:
         """Start as many workers as messages may be handled at once."""
@@ -89,6 +52,7 @@ class Crew:
 
     def end(self, grace_seconds: float) -> None:
         """Wait for handlers that are under way, so long; then end those that can be ended."""
+        ends = Deadline.after(grace_seconds)
         if not self._workers_ended(grace_seconds):
             can_end = self.cancel()
             self.hurry = False
@@ -98,8 +62,12 @@ class Crew:
                     " delivered again",
                     *(self._working, self._name),
                 )
+        deadline = Deadline.after(max(_CANCEL_SECONDS, ends.left() or 0))
+        for branch in self._branches:
+            branch.settler.drain(deadline)
         with self._guard:
-            self.handling.clear()
+            for branch in self._branches:
+                branch.handling.clear()
 
     def cancel(self) -> bool:
         """Ask handlers to end at once; return whether that can help."""
@@ -121,79 +89,120 @@ class Crew:
         self._workers.append(threads.start_worker(name, self._work, handle))
 
     def _work(self, handle: threads.Handler[StepRedisMessage]) -> None:
-        handling: Handling | None = None
+        case: Case | None = None
         try:
-            while (handling := self.next(by_worker=True)) is not None:
-                self._handle(handle, handling)
-                if handling.abandoned:
+            while True:
+                with self._guard:
+                    case = self._take(by_worker=True)
+                if case is None or case.is_odd:
+                    case = self.next(case, by_worker=True)
+                    if case is None:
+                        return
+                self._handle(handle, case)
+                if case.abandoned:
                     return
+                if self._taken_at - self._turn_at > TURN_SECONDS:
+                    threads.give_way()
+                    self._turn_at = lease_now()
         except BaseException as error:  # noqa: BLE001 - run raises it
             if not threads.is_being_cancelled():
                 self._shared.fail(error)
         finally:
             with self._guard:
-                if handling is None or not handling.abandoned:
+                if case is None or not case.abandoned:
                     self._working -= 1
                     self._shared.changed.wake()
 
-    def next(self, *, by_worker: bool) -> Handling | None:
-        """Wait for a message to handle; None when it is time to stop."""
+    def next(self, case: Case | None = None, *, by_worker: bool) -> Case | None:
+        """Wait for a message to handle; None when it is time to stop.
+
+        Args:
+            case: One that was taken already, with which there is something.
+            by_worker: Whether one of ours handles it; else whoever iterates does.
+        """
         while True:
-            with self._guard:
-                while True:
-                    if self._shared.is_over:
-                        return None
-                    handling, is_second = self._take(by_worker=by_worker)
-                    if handling is not None:
-                        break
-                    self._shared.arrivals.wait(None)
+            case = case or self._wait(by_worker=by_worker)
+            if case is None or not case.is_odd:
+                return case
             try:
-                if is_second:
+                if case.is_second:
                     # A handler that lost the lease is still at it here.
-                    handling.case.put_off(_PUT_OFF_SECONDS)
-                elif handling.case.lost_too_often:
+                    case.put_off(_PUT_OFF_SECONDS)
+                elif case.lost_too_often:
                     self._give_up(
-                        handling, "MaxLostDeliveries", "it was lost with its consumer too often"
+                        case, "MaxLostDeliveries", "it was lost with its consumer too often"
                     )
                 else:
-                    return handling
+                    return case
             except LeaseLost:
-                self._over(handling)
+                self._over(case)
+            case = None
 
-    def _take(self, *, by_worker: bool) -> tuple[Handling | None, bool]:
-        """Take what is ready, from each stream in turn; whether it is being handled already."""
-        if not by_worker:
-            settled = [one for one in self.handling.values() if one.case.is_settled]
-            for handling in settled:
-                self._over(handling)
-        at = lease_now()
-        for _ in self._branches:
-            self._turn = (self._turn + 1) % len(self._branches)
-            branch = self._branches[self._turn]
-            held = branch.membership.take(at)
-            if held is not None:
-                time = threads.HandlingTime(self._options.handler_timeout_seconds)
-                case = Case(branch.membership, branch.settler, held, branch.dead, time)
-                handling = Handling(case, StepRedisMessage(case), by_worker)
-                is_second = case.key in self.handling
-                if not is_second:
-                    self.handling[case.key] = handling
-                return handling, is_second
-        return None, False
+    def _wait(self, *, by_worker: bool) -> Case | None:
+        """Wait until a message can be taken; None when it is time to stop."""
+        while True:
+            with self._guard:
+                if not by_worker:
+                    for case in self.handling():
+                        if case.is_settled:
+                            self._over(case)
+                if self._shared.is_over:
+                    return None
+                if (taken := self._take(by_worker=by_worker)) is not None:
+                    return taken
+                unsent = [one.settler for one in self._branches if one.settler.can_send]
+                if not unsent:
+                    self._shared.arrivals.wait(None)
+            # There is nothing else to do.
+            for settler in unsent:
+                settler.send()
 
-    def _over(self, handling: Handling) -> None:
+    def _take(self, *, by_worker: bool) -> Case | None:
+        """Take what is ready, from each stream in turn; the guard is held."""
+        shared, branches = self._shared, self._branches
+        if shared.stopping or shared.failure is not None:
+            return None
+        at = self._taken_at = lease_now()
+        for _ in branches:
+            self._turn = turn = (self._turn + 1) % len(branches)
+            branch = branches[turn]
+            membership = branch.membership
+            if not membership.ready or branch.settler.holds_up(at):
+                continue
+            held = membership.take(at)
+            if held is None:
+                continue
+            if membership.ready:
+                # Each who begins wakes another one, so that no more are woken than are needed.
+                shared.arrivals.wake_one()
+            case = Case(branch, held, by_worker)
+            if self._options.handler_timeout_seconds is not None:
+                case.time = threads.HandlingTime(self._options.handler_timeout_seconds)
+            case.is_second = branch.handling.setdefault(held.delivery.id, case) is not case
+            return case
+        return None
+
+    def handling(self) -> list[Case]:
+        """Return what is being handled; the guard is held."""
+        return [case for branch in self._branches for case in branch.handling.values()]
+
+    def _over(self, case: Case) -> None:
+        handling, message_id = case.branch.handling, case.held.delivery.id
         with self._guard:
-            if self.handling.get(handling.case.key) is handling:
-                del self.handling[handling.case.key]
+            if handling.get(message_id) is case:
+                del handling[message_id]
 
-    def _handle(self, handle: threads.Handler[StepRedisMessage], handling: Handling) -> None:
-        message = handling.message
+    def _handle(self, handle: threads.Handler[StepRedisMessage], case: Case) -> None:
+        message = StepRedisMessage(case)
         try:
-            if message.error is not None:
-                self._give_up(handling, "DecodeError", message.error)
+            if case.may_be_unreadable and message.error is not None:
+                self._give_up(case, "DecodeError", message.error)
                 return
             try:
-                handling.case.time.handle(handle, message)
+                if case.time is None:
+                    threads.checked(handle(message))
+                else:
+                    case.time.handle(handle, message)
             except HandlerKindError as error:
                 raise ConfigurationError(str(error)) from None
             except (KeyboardInterrupt, SystemExit):
@@ -201,26 +210,38 @@ class Crew:
             except BaseException as error:
                 if threads.is_being_cancelled():
                     raise
-                self._failed(handling, error)
-            else:
-                if not handling.case.is_settled:
-                    handling.case.ack()
+                self._failed(case, error)
         except LeaseLost:
             # It was logged; the group delivers the message again, or somebody settled it.
-            return
-        finally:
-            self._over(handling)
+            self._over(case)
+        except BaseException:
+            self._over(case)
+            raise
+        else:
+            self._handled(case)
 
-    def _failed(self, handling: Handling, error: BaseException) -> None:
+    def _handled(self, case: Case) -> None:
+        """Have a message acknowledged that was handled, unless that or the like was done."""
+        held, settler, handling = case.held, case.branch.settler, case.branch.handling
+        with self._guard:
+            if handling.get(held.delivery.id) is case:
+                del handling[held.delivery.id]
+            if held.settling or held.outcome is not None:
+                return
+            is_enough = settler.gather(held)
+        if is_enough:
+            settler.send()
+
+    def _failed(self, case: Case, error: BaseException) -> None:
         """Retry a message whose handling failed, or give it up."""
-        message = handling.message
-        if handling.case.is_settled:
+        message = StepRedisMessage(case)
+        if case.is_settled:
             if not isinstance(error, LeaseLost):
                 self._logger.warning(
                     "the handler failed after %r was settled or lost", message, exc_info=error
                 )
             return
-        if handling.case.fail(error):
+        if case.fail(error):
             self._logger.warning(
                 "handling %r failed and is retried: %s: %s",
                 *(message, type(error).__qualname__, text_of(error)),
@@ -230,14 +251,14 @@ class Crew:
                 "handling %r failed; it went to the dead-letter stream", message, exc_info=error
             )
 
-    def _give_up(self, handling: Handling, kind: str, text: str) -> None:
+    def _give_up(self, case: Case, kind: str, text: str) -> None:
         """Move a message to the dead-letter stream without handling it."""
-        if handling.case.bury(kind, text):
+        if case.bury(kind, text):
             self._logger.error(
                 "%r went to the dead-letter stream without being handled: %s",
-                *(handling.message, text),
+                *(StepRedisMessage(case), text),
             )
-        self._over(handling)
+        self._over(case)
 
     def watch(self, handle: threads.Handler[StepRedisMessage] | None) -> None:
         """Give up on handlers that take too long and cannot be ended, or do not end."""
@@ -248,25 +269,24 @@ class Crew:
                 if self._is_over:
                     return
                 overdue = [
-                    handling
-                    for handling in self.handling.values()
-                    if handling.is_open and now() - handling.case.time.started_at > limit
+                    case for case in self.handling() if case.is_open and case.seconds > limit
                 ]
-                for handling in overdue:
-                    handling.abandoned = True
-                    self._over(handling)
-                    self._working -= handling.by_worker
+                for case in overdue:
+                    case.abandoned = True
+                    self._over(case)
+                    self._working -= case.by_worker
                     self._shared.counters.handlers_abandoned += 1
-            for handling in overdue:
-                if handling.by_worker and handle is not None:
+            for case in overdue:
+                if case.by_worker and handle is not None:
                     self._start_worker(handle)
-                self._abandon(handling)
+                self._abandon(case)
 
-    def _abandon(self, handling: Handling) -> None:
+    def _abandon(self, case: Case) -> None:
         error = HandlerTimeoutError(
             f"the handler took longer than {self._options.handler_timeout_seconds:g} s"
             " (handler_timeout_seconds)"
         )
-        self._logger.error("%r: the handler cannot be ended and is left behind", handling.message)
+        message = StepRedisMessage(case)
+        self._logger.error("%r: the handler cannot be ended and is left behind", message)
         with suppress(LeaseLost):
-            self._failed(handling, error)
+            self._failed(case, error)

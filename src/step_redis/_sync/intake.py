@@ -52,6 +52,7 @@ class Intake:
     def _turn(self) -> tuple[str, int] | None:
         """Return the name to read under and how many to read, if it is time to; guarded."""
         membership = self._membership
+        membership.asked = False
         name, room = membership.member.name, membership.room()
         may_read = membership.is_open and not membership.redrives and membership.is_half_empty()
         return (name, room) if may_read and room > 0 and name is not None else None

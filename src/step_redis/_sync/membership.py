@@ -112,21 +112,30 @@ class Membership:
         """There is a name, or room, or an outcome."""
         self.alarm = threads.Signal(shared.guard)
         """For the keeper: do not wait for the next beat."""
+        self.gathered = threads.Signal(shared.guard)
+        """Something waits to be acknowledged."""
+        self.settled = threads.Signal(shared.guard)
+        """Acknowledgements came to an end, or nobody is sending them."""
+        self.asked = False
+        """Whether the reader was asked to bring more, since it last looked."""
         self._prefetch = prefetch
         self._ready_bytes = 0
         self._mean_bytes = 1
 
     def take(self, at: float) -> Held | None:
         """Return a message whose handling may begin, if there is one; the guard is held."""
-        if self.ready and not self.member.is_alive(at):
+        ready = self.ready
+        if ready and not self.member.is_alive(at):
             self.lose("it could not be renewed in time")
-        if not self.ready:
+        if not ready:
             return None
-        held = self.ready.popleft()
+        held = ready.popleft()
         self._ready_bytes -= held.delivery.size
         held.started_at = at
-        self._prefetch.taken(at - held.came_at)
-        if self.is_half_empty():
+        if not self.asked and len(ready) <= self._prefetch.limit // 2:
+            self.asked = True
+            # The others of its read waited about as long.
+            self._prefetch.taken(at - held.came_at)
             self.changed.wake()
             if self.more_due:
                 self.ring()
@@ -153,6 +162,7 @@ class Membership:
         """Let `keep` and `read` end."""
         self.is_ending = True
         self.changed.wake()
+        self.gathered.wake()
         self.ring()
 
     def let_go(self) -> None:
@@ -191,7 +201,7 @@ class Membership:
         size = sum(held.delivery.size for held in new)
         self._ready_bytes += size
         self._mean_bytes = max(1, size // len(new))
-        self.shared.arrivals.wake()
+        self.shared.arrivals.wake_one()
         if not self.is_open:
             # It came too late: it is handed back.
             self.changed.wake()

@@ -3,7 +3,6 @@
 
 import datetime as dt
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 from step_redis.arguments import check_name, shown
@@ -22,27 +21,46 @@ class StepRedisMessage:
     It is settled by one of `ack`, `nack`, `reject` and `forward`. Settling it twice, or after the
     lease was lost, raises `LeaseLost` and changes nothing. A settlement that was begun is carried
     out also if its caller is cancelled, and over reconnects, as long as the lease lives.
-
-    Attributes:
-        stream: The stream it was published to.
-        group: The group it was delivered to.
-        id: The entry's id, as in ``"1700000000000-0"``. A message that was redriven has the id that
-            it was first published with.
-        delivery_count: How many times it was delivered within the group, this time included, also
-            those times that do not count as failed since the consumer died or was stopped. After
-            redriving it begins at 1 again.
     """
+
+    __slots__ = ("__weakref__", "_case", "_read")
 
     def __init__(self, case: Case) -> None:
         self._case = case
-        self.stream, self.group, self.id = case.stream, case.group, case.id
-        self.delivery_count = case.held.delivery.count
+        self._read: Decoded | None = None
 
     def __repr__(self) -> str:
         return (
             f"StepRedisMessage(id={self.id!r}, stream={self.stream!r}, group={self.group!r},"
             f" delivery_count={self.delivery_count})"
         )
+
+    @property
+    def stream(self) -> str:
+        """The stream it was published to."""
+        return self._case.stream
+
+    @property
+    def group(self) -> str:
+        """The group it was delivered to."""
+        return self._case.group
+
+    @property
+    def id(self) -> str:
+        """The entry's id, as in ``"1700000000000-0"``.
+
+        A message that was redriven has the id that it was first published with.
+        """
+        return self._case.id
+
+    @property
+    def delivery_count(self) -> int:
+        """How many times it was delivered within the group, this time included.
+
+        Those times count too that do not count as failed since the consumer died or was stopped.
+        After redriving it begins at 1 again.
+        """
+        return self._case.held.delivery.count
 
     @property
     def data(self) -> dict[Any, Any]:
@@ -77,9 +95,12 @@ class StepRedisMessage:
         except (OverflowError, ValueError, OSError):
             return None
 
-    @cached_property
+    @property
     def _decoded(self) -> Decoded:
-        return self._case.membership.shared.codec.decode(self._case.held.delivery.fields)
+        if self._read is None:
+            codec = self._case.membership.shared.codec
+            self._read = codec.decode(self._case.held.delivery.fields)
+        return self._read
 
     def ack(self) -> None:
         """Acknowledge it: the group is done with it. Returns when the server has confirmed.
@@ -122,7 +143,7 @@ class StepRedisMessage:
         if self._case.held.outcome is not None:
             with self._case.told("extend"):
                 raise LeaseLost("the message was settled, or is not this consumer's any more")
-        self._case.time.extend()
+        self._case.extend()
 
     def reject(self, reason: str = "") -> None:
         """Move it to the dead-letter stream now, and acknowledge it, as one.

@@ -1,7 +1,7 @@
 -- Acknowledge messages that the caller holds.
 --
 -- ARGV[3] '1' to remove the entries from the stream as well
--- ARGV[4] the ids, in rising order
+-- ARGV[4] the ids; it takes least if they are in rising order
 --
 -- Returns {'OK', id, ...}: the ids that were not pending with the caller; they are left alone.
 -- include group.lua

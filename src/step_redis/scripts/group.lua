@@ -55,22 +55,22 @@ local function pending(consumer, limit, from)
   return redis.call('XPENDING', stream, group, from or '-', '+', limit, consumer)
 end
 
--- Which of some ids, in rising order, are pending with the caller: id -> row.
+-- Which of some ids are pending with the caller: id -> row. Ids in rising order are looked up at once,
+-- others that lie apart one by one.
 local function owned(ids)
-  local rows = {}
-  if #ids < 3 then
-    for _, id in ipairs(ids) do
-      rows[id] = redis.call('XPENDING', stream, group, id, id, 1, caller)[1]
-    end
-    return rows
-  end
-  local from = ids[1]
-  while true do
+  local rows, from = {}, ids[1]
+  while #ids > 2 do
     local page = redis.call('XPENDING', stream, group, from, ids[#ids], #ids, caller)
     for _, row in ipairs(page) do rows[row[1]] = row end
-    if #page < #ids then return rows end
+    if #page < #ids then break end
     from = '(' .. page[#page][1]
   end
+  for _, id in ipairs(ids) do
+    if not rows[id] then
+      rows[id] = redis.call('XPENDING', stream, group, id, id, 1, caller)[1]
+    end
+  end
+  return rows
 end
 
 -- Lua's stack takes some thousand values; a command gets so many ids at a time.
