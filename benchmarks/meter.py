@@ -99,8 +99,8 @@ class Meter:
             await working
             raise CheckError(f"the consumer ended before it had handled {self._count} messages")
         deadline = perf_counter() + _SETTLE_SECONDS
-        while self._place.pending() and perf_counter() < deadline:
-            await asyncio.sleep(_LOOK_SECONDS)  # noqa: ASYNC110 - the server tells nobody
+        while self._place.pending() and perf_counter() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
         return self.seconds()
 
     def wait(self) -> float:
