@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from itertools import count as counting
 from time import perf_counter
 from typing import Any
@@ -73,7 +73,7 @@ class Meter:
 
         return look if self._place.checks else tick
 
-    def batch(self, messages: "list[Any]") -> bool:
+    def batch(self, messages: Collection[Any]) -> bool:
         """Count a batch that was read by hand; returns whether more are to come."""
         if self._place.checks:
             self._seen.extend(map(self._read, messages))
