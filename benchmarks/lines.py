@@ -40,6 +40,11 @@ class Line:
                 continue
             yield self._row(bench, payload, one)
 
+    def row(self, bench: Bench, payload: Payload, library: str) -> Row:
+        """Measure against one peer."""
+        [against] = [one for one in self.against if one.library == library]
+        return self._row(bench, payload, against)
+
     def _row(self, bench: Bench, payload: Payload, against: Against) -> Row:
         row = Row(
             line=self.name,

@@ -81,10 +81,12 @@ def consumes(
     return lambda run: _enter(Contender(work, library, run, fill), run)
 
 
-def load() -> list[str]:
-    """Enter all contenders; returns which libraries are missing, and why."""
+def load(*libraries: str) -> list[str]:
+    """Enter the contenders of these libraries, or all; returns which are missing, and why."""
     missing = []
     for module, library in _LIBRARIES.items():
+        if libraries and library not in libraries:
+            continue
         try:
             importlib.import_module(f".contenders.{module}", __package__)
         except ImportError as error:

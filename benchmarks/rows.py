@@ -56,7 +56,7 @@ class Row:
     def verdict(self) -> str:
         """Whether the goal is reached, by how much it is missed."""
         if self.ratio is None:
-            return "not measured"
+            return "" if self.theirs else "not measured"
         if self.goal is None:
             return ""
         if self.goal.is_reached(self.ratio):
