@@ -15,7 +15,7 @@ from .registry import CONTENDERS, OURS, AsyncRun
 from .rows import Goal, Row
 
 _SAME = Goal(1.2, "most")
-_COUNT = 10_000
+_LEAST, _MOST = 1_000, 100_000
 _READ_STEP = 10_000
 _FOREVER_MS = 3_600_000
 
@@ -56,7 +56,7 @@ def _pending(place: Place, amount: int) -> None:
 
 def _consumers(place: Place, amount: int) -> None:
     place.looker.xgroup_create(place.stream, place.group, "0", mkstream=True)
-    seconds, _ = cast("tuple[int, int]", place.looker.time())
+    seconds, _ = place.looker.time()
     until = seconds * 1000 + _FOREVER_MS
     names = [f"consumer-{number}~{number:08x}" for number in range(amount - 1)]
     # The reserved consumer comes first: a group without it is new, and forgets its leases.
@@ -81,10 +81,12 @@ def flatness(bench: Bench) -> Iterator[Row]:
         for work in ("run-asyncio", "batch-asyncio"):
             if work == "batch-asyncio" and amount.prepare is not _messages:
                 continue
+            # It clears the server, so not amid what is prepared.
+            count = max(_LEAST, min(_MOST, bench.count(CONTENDERS[work, OURS], SMALL, "asyncio")))
             ratios, costs = [], []
             for round_number in range(bench.effort.rounds):
                 sizes = (amount.few, many) if round_number % 2 else (many, amount.few)
-                seconds = {size: _cost(bench, work, amount, size) for size in sizes}
+                seconds = {size: _cost(bench, work, amount, size, count) for size in sizes}
                 ratios.append(seconds[many] / seconds[amount.few])
                 costs.append((seconds[many], seconds[amount.few]))
             what = "consumer.run" if work.startswith("run") else "publish_messages"
@@ -101,14 +103,13 @@ def flatness(bench: Bench) -> Iterator[Row]:
             )
 
 
-def _cost(bench: Bench, work: str, amount: _Amount, size: int) -> float:
+def _cost(bench: Bench, work: str, amount: _Amount, size: int, count: int) -> float:
     contender = CONTENDERS[work, OURS]
     with bench.place(SMALL) as place:
         place.clear()
         amount.prepare(place, size)
         if amount.holds:
             place = attrs.evolve(place, others=size)  # noqa: PLW2901 - the same place
-        count = _COUNT if bench.effort is FULL else _COUNT // 2
         if contender.fill is not None:
             fill(place.looker, place.stream, SMALL, count)
         time.sleep(0.1)  # the server frees what was there

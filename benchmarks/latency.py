@@ -130,6 +130,8 @@ def latency(bench: Bench) -> Iterator[Row]:
     seconds, rounds = (4.0, 3) if bench.effort is FULL else (1.0, 1)
     count = int(_A_SECOND * seconds)
     for flavour, ways in _FLAVOURS.items():
+        if flavour == "blocking" and bench.effort is not FULL:
+            continue
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         names = list(ways)
         for _ in range(rounds):
@@ -138,7 +140,9 @@ def latency(bench: Bench) -> Iterator[Row]:
             names.append(names.pop(0))
         for name in (_ONE, _BATCH):
             for index, part in enumerate(("p50", "p99")):
-                yield _row(flavour, part, name, *(_parts(found[who], index) for who in (_OURS, name)))
+                yield _row(
+                    flavour, part, name, *(_parts(found[who], index) for who in (_OURS, name))
+                )
 
 
 def _parts(found: list[tuple[float, float]], index: int) -> list[float]:
@@ -160,7 +164,6 @@ def _row(flavour: str, part: str, peer: str, ours: list[float], theirs: list[flo
 
 
 def _one(bench: Bench, flavour: str, consume: _Consume, count: int) -> tuple[float, float]:
-
 
     arrivals = _Arrivals(count)
     with bench.place(SMALL) as place:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import attrs
 
 from .measure import Bench
-from .payloads import Payload
+from .payloads import SMALL, Payload
 from .registry import CONTENDERS, OURS
 from .rows import Goal, Row, rate
 
@@ -168,3 +168,24 @@ LINES = (
         (Against(_BATCHES, Goal(1.1)),),
     ),
 )
+
+
+def on_uvloop(bench: Bench) -> Iterator[Row]:
+    """Show how much faster asyncio's lines are on uvloop than on the stock loop."""
+    for line in LINES:
+        ours = CONTENDERS[line.name, OURS]
+        if not ours.on_loop:
+            continue
+        row = Row(line="uvloop", what=f"{line.what}, on uvloop", peer="the stock event loop")
+        try:
+            pair = bench.compare(ours, ours, SMALL, ("uvloop", "asyncio"))
+        except ImportError as error:
+            yield attrs.evolve(row, note=str(error))
+            continue
+        yield attrs.evolve(
+            row,
+            ours=rate(pair.ours),
+            theirs=rate(pair.theirs),
+            ratio=pair.ratio,
+            ratios=pair.ratios,
+        )

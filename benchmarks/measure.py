@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from statistics import median
 
 import attrs
-import redis
 
 from .payloads import Payload
 from .place import Place
@@ -28,7 +27,7 @@ class Effort:
     name: str
 
 
-QUICK = Effort(0.25, 2, "quick")
+QUICK = Effort(0.15, 2, "quick")
 FULL = Effort(1.0, 5, "full")
 
 
@@ -72,7 +71,7 @@ class Bench:
     ) -> Pair:
         """Run two contenders in turn; each begins as often as the other."""
         sides = [(ours, loops[0]), (theirs, loops[1])]
-        counts = [self._count(contender, payload, loop) for contender, loop in sides]
+        counts = [self.count(contender, payload, loop) for contender, loop in sides]
         rates: list[list[float]] = [[], []]
         for round_number in range(self.effort.rounds):
             for side in ((0, 1), (1, 0))[round_number % 2]:
@@ -85,7 +84,7 @@ class Bench:
         with self.place(payload) as place:
             return contender.measure(place, count, loop)
 
-    def _count(self, contender: Contender, payload: Payload, loop: str) -> int:
+    def count(self, contender: Contender, payload: Payload, loop: str) -> int:
         """Check the contender, warm it up, and find out how many messages take long enough."""
         key = (contender.work, contender.library, payload.name, loop)
         if key not in self._counts:
@@ -97,8 +96,3 @@ class Bench:
                 seconds = self._seconds(contender, payload, count, loop)
             self._counts[key] = min(most, max(_CHECKED, int(self.effort.seconds / seconds)))
         return self._counts[key]
-
-
-def is_lost(error: BaseException) -> bool:
-    """Whether an error of a contender ends its line, not the run."""
-    return not isinstance(error, (KeyboardInterrupt, SystemExit, redis.ConnectionError))

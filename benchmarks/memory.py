@@ -21,7 +21,8 @@ _SECONDS = 60
 def memory(bench: Bench) -> Iterator[Row]:
     """Compare what is held with the bytes of its payload, in processes of their own."""
     payload = _HELD * KILOBYTE.size
-    for flavour in ("asyncio", "blocking"):
+    flavours = ("asyncio", "blocking") if bench.effort is FULL else ("asyncio",)
+    for flavour in flavours:
         row = Row(
             line="memory",
             what=f"a consumer holds {_HELD:,} messages of 1 KB, {flavour}",

@@ -1,6 +1,5 @@
 """What a run comes to: rows of a table, each with a goal or without one."""
 
-import operator
 from typing import Any, Literal
 
 import attrs
@@ -20,7 +19,7 @@ class Goal:
 
     def is_reached(self, ratio: float) -> bool:
         """Whether a ratio reaches the goal."""
-        return (operator.ge if self.kind == "least" else operator.le)(ratio, self.bound)
+        return ratio >= self.bound if self.kind == "least" else ratio <= self.bound
 
     def __str__(self) -> str:
         return f"{'>=' if self.kind == 'least' else '<='} {self.bound:g}"

@@ -57,7 +57,7 @@ async def batches(place: Place, count: int) -> float:
             for first in range(numbers.start, numbers.stop, BATCH):
                 async with client.pipeline(transaction=False) as pipeline:
                     for number in range(first, min(first + BATCH, numbers.stop)):
-                        pipeline.xadd(place.stream, bare(place.message(number)))
+                        _ = pipeline.xadd(place.stream, bare(place.message(number)))
                     await pipeline.execute()
 
         return await time_async_publishing(publish, count)
