@@ -111,6 +111,18 @@ def torture(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure beside other libraries: `-- --quick`, `-- --only 'run-*'`, `-- --plot FILE`."""
+    session.install("--editable", ".[embedded]")
+    for peer in _group("bench"):
+        try:
+            session.install(peer)
+        except CommandFailed:
+            session.warn(f"without {peer}, which cannot be installed")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format; `-- fix` mends what ruff can."""
     session.install(*_group("lint"))

@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from step_redis import plain_fields
 from step_redis.codec import RESERVED_PREFIX, Codec, Decoded
 from step_redis.errors import ConfigurationError, EncodeError
 from step_redis.messages import Delivery, received_messages
+from step_redis.plain_fields import encode_plain
 
 SECRET = "hunter2"
 
@@ -729,6 +731,97 @@ def test_ints_are_stored_up_to_what_a_reader_can_read(digits, fits):
     else:
         with pytest.raises(EncodeError, match="get_int_max_str_digits"):
             Codec().encode({"n": value})
+
+
+# --- The short way and the careful one ------------------------------------------------------
+
+
+def outcome(encode, message):
+    """Return what encoding gives, or the text of the refusal."""
+    try:
+        return encode(message)
+    except EncodeError as error:
+        return str(error)
+
+
+@given(
+    message=messages
+    | st.dictionaries(keys, st.floats() | any_text | st.integers())
+    | st.dictionaries(strange_keys, strange)
+    | strange
+)
+def test_both_ways_encode_the_same(message):
+    """The short way gives the same bytes as the careful one, or leaves the message to it."""
+    assert outcome(Codec().encode, message) == outcome(Codec().encode_carefully, message)
+
+
+@given(message=st.dictionaries(keys, text | st.binary() | scalars))
+def test_the_short_way_encodes_flat_messages(message):
+    """Texts, bytes and JSON scalars need no careful way, and give its bytes."""
+    assert encode_plain(message) == Codec().encode_carefully(message)
+
+
+@given(fields=entries, foreign=st.sampled_from(["str", "bytes"]))
+def test_both_ways_decode_the_same(fields, foreign):
+    """Whatever stands in an entry, also from others and damaged, reads the same both ways."""
+    codec = Codec(foreign=foreign)
+    short, careful = codec.decode(fields), codec.decode_carefully(fields)
+    assert same(short.data, careful.data)
+    assert (short.headers, short.error) == (careful.headers, careful.error)
+
+
+@given(message=messages, headers=header_sets, order=st.randoms(use_true_random=False))
+def test_both_ways_decode_own_entries_the_same(message, headers, order):
+    """Also if another writer has put the fields into another order."""
+    fields = Codec().encode(message, headers)
+    shuffled = list(pairs(fields).items())
+    order.shuffle(shuffled)
+    fields = [part for pair in shuffled for part in pair]
+    short, careful = Codec().decode(fields), Codec().decode_carefully(fields)
+    assert same(short.data, careful.data)
+    assert (list(short.headers.items()), short.error) == (list(careful.headers.items()), None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param([b"n", b"\xff", b"n", b"1"], id="the first is not UTF-8"),
+        pytest.param([b"n", b"1", b"m", b"2", b"n", b"3"], id="text"),
+        pytest.param([b"n", b"1", b"_step:t", b"{", b"_step:t", b'{"n":"j"}'], id="types"),
+        pytest.param([b"_step:h:a", b"\xff", b"_step:h:a", b"1"], id="header"),
+    ],
+)
+def test_of_a_field_that_is_there_twice_the_last_counts_both_ways(fields):
+    """Redis allows it; the place is that of the first."""
+    short, careful = Codec().decode(fields), Codec().decode_carefully(fields)
+    assert same(short.data, careful.data)
+    assert short == careful
+    assert short.error is None
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\t\r\n"])
+def test_space_around_json_of_other_programs_is_allowed(space):
+    """The short way through JSON does not know it, and leaves it to the other."""
+    for stored in (f"{space}1", f"1{space}", f"{space}1{space}"):
+        fields = [b"n", stored.encode(), b"_step:t", f'{space}{{"n":"j"}}{space}'.encode()]
+        assert Codec().decode(fields) == Decoded({"n": 1}, {})
+
+
+def test_names_that_equal_a_known_one_are_still_checked():
+    """A subclass of str is refused also where its text was encoded before."""
+    Codec().encode({"name": "a"})
+    assert "is of type Text" in str(outcome(Codec().encode, {Text("name"): "a"}))
+    assert "Text" in str(outcome(Codec().encode, {"name": Text("a")}))
+
+
+def test_few_names_are_remembered():
+    """A program whose field names are data does not fill the memory with them."""
+    for number in range(5000):
+        fields = Codec().encode({f"name{number}": "x", "n" * 10_000 + str(number): "y"})
+        assert Codec().decode(fields).error is None
+    for names in (plain_fields._encoded_names, plain_fields.decoded_names):
+        assert len(names) <= 1000
+        assert max(map(len, names)) <= 64
 
 
 # --- What the receiver gets -----------------------------------------------------------------

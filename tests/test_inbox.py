@@ -14,13 +14,20 @@ from hypothesis.stateful import (
     rule,
 )
 
+from step_redis.codec import Codec
 from step_redis.commands import Pending, entry_id
 from step_redis.inbox import Inbox
-from step_redis.messages import Delivery
+from step_redis.messages import Delivery, received_messages
+
+
+def messages(**counts):
+    """Return messages as they are handed over, by id with their delivery counts."""
+    deliveries = [Delivery(id_, [b"n", id_.encode()], count) for id_, count in counts.items()]
+    return received_messages("orders", deliveries, Codec())
 
 
 def deliveries(*numbers, count=1):
-    return [Delivery(f"{number}-0", [], count) for number in numbers]
+    return messages(**{f"{number}-0": count for number in numbers})
 
 
 def pending(*numbers):
@@ -32,13 +39,13 @@ def ids(*numbers):
 
 
 def held(inbox):
-    return [int(delivery.id.removesuffix("-0")) for delivery in inbox.peek(1_000_000)]
+    return [int(delivery["id"].removesuffix("-0")) for delivery in inbox.peek(1_000_000)]
 
 
 def hand_over(inbox, count=1_000_000):
     batch = inbox.peek(count)
     inbox.drop(batch)
-    return [int(delivery.id.removesuffix("-0")) for delivery in batch]
+    return [int(delivery["id"].removesuffix("-0")) for delivery in batch]
 
 
 def unseen(inbox, *numbers):
@@ -202,7 +209,7 @@ def test_the_first_read_may_lose_everything(inbox):
 def test_ids_compare_as_numbers(inbox):
     """10-9 comes after 9-10."""
     inbox.read_sent(0)
-    inbox.arrived([Delivery("9-10", [], 1), Delivery("10-9", [], 1)])
+    inbox.arrived(messages(**{"9-10": 1, "10-9": 1}))
     inbox.read_sent(0)
     inbox.read_lost()
     assert inbox.lost_after == (10, 9)
@@ -524,7 +531,7 @@ class ReaderModel(RuleBasedStateMachine):
     @rule()
     def the_reply_arrives(self):
         self.alive()
-        self.inbox.arrived([Delivery(id_, [], 1) for id_ in self.read.reply])
+        self.inbox.arrived(messages(**dict.fromkeys(self.read.reply, 1)))
         self.read = None
 
     @precondition(lambda self: self.read is not None and self.read.reply is None)
@@ -565,7 +572,7 @@ class ReaderModel(RuleBasedStateMachine):
         self.alive()
         missing = self.inbox.unseen(found)
         self.inbox.recovered(
-            [Delivery(one.id, [], one.count) for one in missing if one.id not in self.deleted]
+            messages(**{one.id: one.count for one in missing if one.id not in self.deleted})
         )
         for one in missing:
             if one.id in self.deleted and one.id in self.pending:
@@ -580,7 +587,7 @@ class ReaderModel(RuleBasedStateMachine):
         if how != "before":
             self.inbox.drop(batch)
         if how == "whole":
-            self.handed += [delivery.id for delivery in batch]
+            self.handed += [delivery["id"] for delivery in batch]
         else:
             self.inbox.put_back(batch)
 
@@ -593,7 +600,7 @@ class ReaderModel(RuleBasedStateMachine):
     # What must hold at any time.
 
     def accounted_for(self, id_):
-        waiting = [delivery.id for delivery in self.inbox.peek(1_000_000)]
+        waiting = [delivery["id"] for delivery in self.inbox.peek(1_000_000)]
         on_its_way = [*((self.read and self.read.reply) or ()), *(self.asked_elsewhere or ())]
         if id_ in self.handed or id_ in waiting or id_ in on_its_way:
             return True
@@ -615,7 +622,7 @@ class ReaderModel(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_handed_over_twice(self):
-        waiting = [delivery.id for delivery in self.inbox.peek(1_000_000)]
+        waiting = [delivery["id"] for delivery in self.inbox.peek(1_000_000)]
         everything = waiting if self.other_calls else self.handed + waiting
         assert len(set(everything)) == len(everything)
 

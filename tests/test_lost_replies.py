@@ -86,7 +86,7 @@ async def test_the_reply_to_a_read_is_lost(flavour, behind, key, redis, publish,
         ids = await publish(20)
         await until(is_settled(redis, key))
         await until(lambda: counted(consumer, acknowledged=20))
-    assert sorted(handled.ids) == ids
+    assert sorted(handled.ids) == sorted(ids)
     assert handled.counts == [1] * 20
 
 
@@ -110,7 +110,7 @@ async def test_nothing_comes_twice_to_a_running_handler(
         proxy.cut()
         await until(is_settled(redis, key), timeout=20)
         await until(lambda: counted(consumer, acknowledged=60))
-    assert sorted(handled.ids) == ids
+    assert sorted(handled.ids) == sorted(ids)
 
 
 async def test_every_connection_is_cut_again_and_again(
@@ -134,7 +134,7 @@ async def test_every_connection_is_cut_again_and_again(
         await until(is_settled(redis, key), timeout=20)
         await until(lambda: counted(consumer, acknowledged=100))
         assert (await consumer.health()).counters.leases_lost == 0
-    assert sorted(handled.ids) == ids
+    assert sorted(handled.ids) == sorted(ids)
 
 
 async def test_a_read_that_the_server_goes_on_with(

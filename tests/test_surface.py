@@ -124,7 +124,7 @@ def test_backends_have_the_same_shape():
     aio = importlib.import_module("step_redis._backend.aio")
     threads = importlib.import_module("step_redis._backend.threads")
     assert aio.__all__ == threads.__all__
-    for name in ("Guard", "HandlingTime", "Job", "Places", "Signal", "Worker"):
+    for name in ("Guard", "HandlingTime", "Job", "Places", "Signal", "Ticket", "Worker"):
         methods, twins = public_methods(getattr(aio, name)), public_methods(getattr(threads, name))
         assert methods.keys() - {"__init__"} == twins.keys() - {"__init__"}
         for method in methods.keys() - {"__init__"}:
@@ -133,6 +133,7 @@ def test_backends_have_the_same_shape():
             )
     for name in (
         "check_handler",
+        "exchange",
         "is_being_cancelled",
         "read_reply",
         "send",

@@ -7,37 +7,33 @@ It is absent when all values are ``str``. Headers travel as ``_step:h:NAME``.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import attrs
 
 from step_redis.errors import ConfigurationError, DecodeError, EncodeError
+from step_redis.plain_fields import (
+    HEADER_PREFIX,
+    NOT_PLAIN,
+    RESERVED_PREFIX,
+    TYPES,
+    NotPlain,
+    apply_reserved,
+    decode_json,
+    decoded_names,
+    encode_json,
+    encode_plain,
+)
 
 __all__ = ["HEADER_PREFIX", "RESERVED_PREFIX", "TYPES", "Codec", "Decoded"]
 
-RESERVED_PREFIX = "_step:"
-TYPES = "_step:t"
-"""The field that notes what is not text."""
-HEADER_PREFIX = "_step:h:"
-"""What the field of a header begins with; the header's name follows."""
-
 _JSON_SCALARS = frozenset({int, float, bool, type(None)})
+_AS_IT_IS = _JSON_SCALARS | {str}
 _MAX_DEPTH = 100
 """How deep lists and dicts may nest: far below what exhausts the stack of a reader."""
 
-_encode_json = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
-).encode
 
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
-
-
-@attrs.frozen
+@attrs.define
 class Decoded:
     """What an entry says: its message and headers, or why it cannot be decoded."""
 
@@ -73,6 +69,14 @@ class Codec:
             EncodeError: A key or a value cannot be stored so that it comes back as it was. The
                 error names the key and the type, never the value.
         """
+        try:
+            fields = encode_plain(message)
+        except NotPlain:
+            fields = self.encode_carefully(message)
+        return fields if headers is None else fields + _encode_headers(headers)
+
+    def encode_carefully(self, message: Mapping[str, Any]) -> list[bytes]:
+        """Return the fields of any message, or say what is wrong with it."""
         if not isinstance(message, Mapping):
             raise EncodeError(f"a message must be a dict; got {type(message).__name__}")
         fields: list[bytes] = []
@@ -87,8 +91,8 @@ class Codec:
                 types[key] = kind
             fields += (_utf8(key, f"key {key!r}"), stored)
         if types or not fields:
-            fields += (TYPES.encode(), _encode_json(types).encode())
-        return fields + _encode_headers({} if headers is None else headers)
+            fields += (TYPES.encode(), encode_json(types).encode())
+        return fields
 
     def _encode_value(self, key: str, value: Any) -> tuple[bytes, str]:
         kind = type(value)
@@ -103,7 +107,7 @@ class Codec:
                 return Codec()._encode_value(key, value)  # noqa: SLF001 - the same class
         value = self._storable(value, where, _MAX_DEPTH)
         try:
-            return _utf8(_encode_json(value), where), "j"
+            return _utf8(encode_json(value), where), "j"
         except ValueError as error:
             # NaN, infinity, and ints of more digits than Python turns into text.
             raise EncodeError(f"{where} cannot be stored as JSON: {_reason(error)}") from None
@@ -111,19 +115,25 @@ class Codec:
     def _storable(self, value: Any, where: str, depth: int) -> Any:
         """Return the value as JSON types only, or refuse it."""
         kind = type(value)
-        if kind is str or kind in _JSON_SCALARS:
+        if kind in _AS_IT_IS:
             return value
         if depth == 0:
             raise EncodeError(f"{where} nests deeper than {_MAX_DEPTH} levels")
         if kind is list or kind is dict:
             if kind is list:
-                return [self._storable(item, where, depth - 1) for item in value]
+                return [
+                    item if type(item) in _AS_IT_IS else self._storable(item, where, depth - 1)
+                    for item in value
+                ]
             for name in value:
                 if type(name) is not str:
                     raise EncodeError(
                         f"{where} holds a dict with a key of type {_type(name)}; JSON has only str"
                     )
-            return {name: self._storable(item, where, depth - 1) for name, item in value.items()}
+            return {
+                name: item if type(item) in _AS_IT_IS else self._storable(item, where, depth - 1)
+                for name, item in value.items()
+            }
         if self.default is not None:
             replaced = self.default(value)
             if type(replaced) is not kind:
@@ -136,6 +146,30 @@ class Codec:
 
     def decode(self, fields: Sequence[bytes]) -> Decoded:
         """Return what an entry says; never raises for what stands in it."""
+        data, headers, error = self.read(fields)
+        return Decoded(data, headers, error)
+
+    def read(self, fields: Sequence[bytes]) -> tuple[dict[Any, Any], dict[str, str], str | None]:
+        """Return the same as data, headers and error."""
+        if self.foreign == "str":
+            data: dict[Any, Any] = {}
+            reserved: dict[bytes, str] = {}
+            names, rest = decoded_names, iter(fields)
+            try:
+                for name in rest:
+                    key = names[name]
+                    if key is not None:
+                        data[key] = next(rest).decode()
+                    else:
+                        reserved[name] = next(rest).decode()
+                return data, apply_reserved(reserved, data) if reserved else {}, None
+            except NOT_PLAIN:
+                pass
+        decoded = self.decode_carefully(fields)
+        return decoded.data, decoded.headers, decoded.error
+
+    def decode_carefully(self, fields: Sequence[bytes]) -> Decoded:
+        """Return what any entry says, or what is wrong with it."""
         raw = dict(zip(fields[::2], fields[1::2], strict=True))
         try:
             return self._decode(raw)
@@ -165,18 +199,20 @@ class Codec:
 
 
 def _encode_headers(headers: Mapping[str, str]) -> list[bytes]:
-    if not isinstance(headers, Mapping):
+    if type(headers) is not dict and not isinstance(headers, Mapping):
         raise EncodeError(f"headers must be a dict of str to str; got {_type(headers)}")
     fields: list[bytes] = []
     for name, text in headers.items():
-        where = f"header {name!r}"
         if type(name) is not str or type(text) is not str:
             raise EncodeError(
-                f"headers must be str to str; {where} is {_type(name)} to {_type(text)}"
+                f"headers must be str to str; header {name!r} is {_type(name)} to {_type(text)}"
             )
         if name.startswith(RESERVED_PREFIX):
-            raise EncodeError(f"{where} begins with the reserved prefix {RESERVED_PREFIX}")
-        fields += (_utf8(HEADER_PREFIX + name, where), _utf8(text, where))
+            raise EncodeError(f"header {name!r} begins with the reserved prefix {RESERVED_PREFIX}")
+        try:
+            fields += ((HEADER_PREFIX + name).encode(), text.encode())
+        except UnicodeEncodeError:
+            raise _lone_surrogate(f"header {name!r}") from None
     return fields
 
 
@@ -203,7 +239,7 @@ def _decode_value(key: str, stored: bytes, kind: str | None) -> Any:
 
 def _json(stored: bytes, where: str) -> Any:
     try:
-        return _decode_json(_text(stored, where))
+        return decode_json(_text(stored, where))
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"{where} is not valid JSON: {_reason(error)}") from None
 
@@ -226,7 +262,11 @@ def _utf8(text: str, where: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise EncodeError(f"{where} holds a lone surrogate, which UTF-8 cannot store") from None
+        raise _lone_surrogate(where) from None
+
+
+def _lone_surrogate(where: str) -> EncodeError:
+    return EncodeError(f"{where} holds a lone surrogate, which UTF-8 cannot store")
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Commands built and replies read: values in, arguments out; bytes in, values out; no I/O."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -15,11 +15,13 @@ __all__ = [
     "Command",
     "EntryId",
     "Pending",
+    "delivered",
     "entry_id",
     "expire",
     "is_entry_id",
     "message_ids",
     "new_deliveries",
+    "packed",
     "ping",
     "read_deliveries",
     "read_entries",
@@ -41,6 +43,7 @@ EntryId: TypeAlias = tuple[int, int]
 """Ids compare as numbers, not as text."""
 
 _ID = re.compile(r"[0-9]+-[0-9]+")
+_IDS = re.compile(r"[0-9]+-[0-9]+(?:,[0-9]+-[0-9]+)*")
 
 
 @attrs.frozen
@@ -50,6 +53,25 @@ class Pending:
     id: str
     count: int
     """How many times it was delivered."""
+
+
+def _pack_command(command: Command) -> bytes:
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)
+
+
+try:
+    import hiredis
+except ImportError:
+    # There are platforms without it; redis-py goes without it too.
+    _pack: Callable[[Any], bytes] = _pack_command
+else:
+    _pack = hiredis.pack_command
+
+
+def packed(commands: Iterable[Command]) -> bytes:
+    """Return commands as they are sent."""
+    return b"".join(map(_pack, commands))
 
 
 def ping() -> Command:
@@ -152,6 +174,12 @@ def message_ids(ids: Any, argument: str = "message_id") -> list[str]:
     """
     several = isinstance(ids, Iterable) and not isinstance(ids, str | bytes)
     found: list[Any] = list(ids) if several else [ids]
+    try:
+        together = ",".join(found)
+    except TypeError:
+        together = ""
+    if together.count(",") == len(found) - 1 and _IDS.fullmatch(together):
+        return found
     for one in found:
         if not isinstance(one, str) or not is_entry_id(one):
             raise ConfigurationError(f"{argument} must be like '1700000000000-0'; got {shown(one)}")
@@ -166,9 +194,18 @@ def read_entries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
     return [(entry[0].decode(), entry[1]) for entry in reply or () if entry is not None]
 
 
+def delivered(reply: Any) -> Sequence[Any]:
+    """Return the entries in a reply to XREADGROUP of one stream, in RESP2's shape or RESP3's."""
+    if not reply:
+        return ()
+    entries: Sequence[Any]
+    [entries] = reply.values() if isinstance(reply, Mapping) else [reply[0][1]]
+    return entries or ()
+
+
 def read_deliveries(reply: Any) -> list[tuple[str, list[bytes] | None]]:
-    """Return the entries of a reply to XREADGROUP of one stream, in RESP2's shape or RESP3's."""
-    return read_entries(_delivered(reply))
+    """Return the ids and fields in a reply to XREADGROUP of one stream, as `read_entries`."""
+    return read_entries(delivered(reply))
 
 
 def read_pending(reply: Any) -> list[Pending]:
@@ -178,13 +215,4 @@ def read_pending(reply: Any) -> list[Pending]:
 
 def new_deliveries(reply: Any) -> list[Delivery]:
     """Return the entries that a read of new ones delivered: each for the first time."""
-    return [Delivery(id_.decode(), fields or [], 1) for id_, fields in _delivered(reply)]
-
-
-def _delivered(reply: Any) -> Sequence[Any]:
-    """Return the entries in a reply to XREADGROUP of one stream."""
-    if not reply:
-        return ()
-    entries: Sequence[Any]
-    [entries] = reply.values() if isinstance(reply, Mapping) else [reply[0][1]]
-    return entries or ()
+    return [Delivery(id_.decode(), fields or [], 1) for id_, fields in delivered(reply)]

@@ -4,8 +4,7 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 import attrs
 import redis.exceptions
@@ -74,12 +73,22 @@ class Subject:
         return self.stream, self.group, self.consumer
 
 
-@contextmanager
-def told(logger: logging.Logger, subject: Subject) -> Generator[None]:
+class told:  # noqa: N801 - it is used like a function
     """Give a failure its subject and log it: once, where the user's call ends."""
-    try:
-        yield
-    except StepRedisError as error:
+
+    __slots__ = ("_logger", "_subject")
+
+    def __init__(self, logger: logging.Logger, subject: Subject) -> None:
+        self._logger = logger
+        self._subject = subject
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if not isinstance(error, StepRedisError):
+            return
+        subject = self._subject
         for name in ("stream", "group", "consumer", "message_id"):
             about = getattr(subject, name)
             # An argument that is no name may be a message, put in the wrong place.
@@ -87,8 +96,8 @@ def told(logger: logging.Logger, subject: Subject) -> Generator[None]:
                 setattr(error, name, about or None)
         # That a key was used before is for the caller to judge.
         level = logging.INFO if isinstance(error, DuplicateConflict) else logging.ERROR
-        logger.log(level, "%s failed: %s: %s", subject.action, type(error).__name__, error)
-        raise
+        text = "%s failed: %s: %s"
+        self._logger.log(level, text, subject.action, type(error).__name__, error)
 
 
 def connect_failure(

@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import attrs
 
 from step_redis.commands import EntryId, Pending, entry_id
-from step_redis.messages import Delivery
+from step_redis.messages import ReceivedMessage
 
 __all__ = ["Inbox"]
 
@@ -56,7 +56,7 @@ class Inbox:
     read counts as lost until its end was noted.
     """
 
-    _ready: list[Delivery] = attrs.field(factory=list)
+    _ready: list[ReceivedMessage] = attrs.field(factory=list)
     _top: EntryId = (0, 0)
     _sent_at: EntryId = (0, 0)
     _since: frozenset[str] = frozenset()
@@ -87,17 +87,19 @@ class Inbox:
         self._block_seconds = block_seconds
 
     @_guarded
-    def arrived(self, deliveries: Sequence[Delivery]) -> None:
-        """The read was answered with these."""
+    def arrived(self, messages: Sequence[ReceivedMessage]) -> None:
+        """The read was answered with these, in rising order."""
         top, since, meanwhile, lost = self._top, self._since, self._meanwhile, self._lost
-        if deliveries and entry_id(deliveries[0].id) <= self._sent_at:
+        if messages and entry_id(messages[0]["id"]) <= self._sent_at:
             # The group was set back or made anew: what it delivers, it delivers again.
             top, since, meanwhile = (0, 0), frozenset(), frozenset()
             if lost is not None:
                 lost = attrs.evolve(lost, after=(0, 0))
-        kept = [delivery for delivery in deliveries if delivery.id not in meanwhile]
+        if messages:
+            top = max(top, entry_id(messages[-1]["id"]))
+        kept = [message for message in messages if message["id"] not in meanwhile]
         ready = self._ready + kept
-        since, top = _with(since, top, (delivery.id for delivery in kept))
+        since = since.union([message["id"] for message in kept])
         self._ready, self._since, self._top = ready, since, top
         self._lost, self._block_seconds = lost, None
 
@@ -121,10 +123,10 @@ class Inbox:
         return [message for message in pending if message.id not in self._since]
 
     @_guarded
-    def recovered(self, deliveries: Sequence[Delivery]) -> None:
+    def recovered(self, messages: Sequence[ReceivedMessage]) -> None:
         """What a lost read took was fetched."""
-        fetched = [delivery for delivery in deliveries if delivery.id not in self._since]
-        ids = [delivery.id for delivery in fetched]
+        fetched = [message for message in messages if message["id"] not in self._since]
+        ids = [message["id"] for message in fetched]
         since, top = _with(self._since, self._top, ids)
         meanwhile = self._meanwhile.union(ids)
         ready = self._ready + fetched
@@ -150,7 +152,7 @@ class Inbox:
             meanwhile = frozenset()
             if self._lost is None:
                 since = frozenset()
-        ready = [delivery for delivery in self._ready if delivery.id not in handed]
+        ready = [message for message in self._ready if message["id"] not in handed]
         self._ready, self._since, self._top, self._meanwhile = ready, since, top, meanwhile
 
     @_guarded
@@ -164,25 +166,25 @@ class Inbox:
         self._since = self._meanwhile = frozenset()
 
     @_guarded
-    def peek(self, count: int) -> list[Delivery]:
+    def peek(self, count: int) -> list[ReceivedMessage]:
         """Return what is to be handed over next."""
         return self._ready[:count]
 
     @_guarded
-    def drop(self, deliveries: list[Delivery]) -> None:
+    def drop(self, messages: list[ReceivedMessage]) -> None:
         """These are being handed over."""
-        if self._ready[: len(deliveries)] == deliveries:
-            del self._ready[: len(deliveries)]
+        if self._ready[: len(messages)] == messages:
+            del self._ready[: len(messages)]
         else:
             # Another call handed some of them over since they were looked at.
-            dropped = {delivery.id for delivery in deliveries}
-            self._ready = [delivery for delivery in self._ready if delivery.id not in dropped]
+            dropped = {message["id"] for message in messages}
+            self._ready = [message for message in self._ready if message["id"] not in dropped]
 
     @_guarded
-    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+    def put_back(self, messages: Sequence[ReceivedMessage]) -> None:
         """Handing over was interrupted, before or after they were dropped."""
-        kept = {delivery.id for delivery in self._ready}
-        self._ready[:0] = [delivery for delivery in deliveries if delivery.id not in kept]
+        kept = {message["id"] for message in self._ready}
+        self._ready[:0] = [message for message in messages if message["id"] not in kept]
 
 
 def _with(

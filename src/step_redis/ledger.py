@@ -61,7 +61,7 @@ class Lanes:
         self._begin()
 
     def _begin(self) -> None:
-        self._idle: Recent[deque[Lane]] = Recent(deque, LEDGER_SECONDS)
+        self._idle: Recent[deque[Lane]] = Recent(lambda _: deque(), LEDGER_SECONDS)
         self._process = os.getpid()
 
     def take(self, stream: str) -> Lane:
@@ -159,6 +159,12 @@ class Numbered:
     def is_too_old(self) -> bool:
         """Whether it may not be repeated any more: its ledger may be gone, as if it were new."""
         return self.age_seconds > LEDGER_SECONDS / 2
+
+    def interrupted(self) -> None:
+        """Whoever sent it does not wait for its reply: that is as good as lost."""
+        self.lost = self.lost or StepRedisError(
+            f"whoever published was interrupted: {self.operation.effect}", outcome_unknown=True
+        )
 
     def withdraw(self) -> bool:
         """Give the number up; return whether the lane can be used on.

@@ -1,13 +1,13 @@
 """What a reader gets: received messages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 import attrs
 
 from step_redis.codec import Codec
 
-__all__ = ["Delivery", "ReceivedMessage", "received_messages"]
+__all__ = ["Delivery", "ReceivedMessage", "new_messages", "received_messages"]
 
 
 class ReceivedMessage(TypedDict):
@@ -58,20 +58,33 @@ class Delivery:
         return self._size
 
 
+def new_messages(
+    stream: str, entries: Iterable[tuple[bytes, list[bytes] | None]], codec: Codec
+) -> list[ReceivedMessage]:
+    """Return what the user gets for entries, by id and fields, delivered for the first time."""
+    read = codec.read
+    messages: list[ReceivedMessage] = []
+    for id_, fields in entries:
+        data, headers, error = read(fields or ())
+        messages.append(
+            {
+                "id": id_.decode(),
+                "data": data,
+                "headers": headers,
+                "stream": stream,
+                "delivery_count": 1,
+                "error": error,
+            }
+        )
+    return messages
+
+
 def received_messages(
-    stream: str, deliveries: Iterable[Delivery], codec: Codec
+    stream: str, deliveries: Sequence[Delivery], codec: Codec
 ) -> list[ReceivedMessage]:
     """Return what the user gets for deliveries."""
-    return [_received_message(stream, delivery, codec) for delivery in deliveries]
-
-
-def _received_message(stream: str, delivery: Delivery, codec: Codec) -> ReceivedMessage:
-    decoded = codec.decode(delivery.fields)
-    return {
-        "id": delivery.id,
-        "data": decoded.data,
-        "headers": decoded.headers,
-        "stream": stream,
-        "delivery_count": delivery.count,
-        "error": decoded.error,
-    }
+    entries = ((delivery.id.encode(), delivery.fields) for delivery in deliveries)
+    messages = new_messages(stream, entries, codec)
+    for message, delivery in zip(messages, deliveries, strict=True):
+        message["delivery_count"] = delivery.count
+    return messages

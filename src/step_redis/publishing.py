@@ -20,6 +20,8 @@ from step_redis.script_calls import ScriptCall
 from step_redis.scripts import MOST_VALUES, script
 
 __all__ = [
+    "CHUNK_BYTES",
+    "CHUNK_MESSAGES",
     "Chunk",
     "DelayedMessage",
     "DelayedMessages",
@@ -234,6 +236,8 @@ def list_delayed(stream: str, limit: int) -> ScriptCall:
 def read_ids(result: bytes) -> tuple[list[str], ResponseError | None]:
     """Return the ids of a batch that was written, and what the server said if not all of it was."""
     runs, _, refusal = result.decode().partition(" ")
+    if runs.endswith("*1") and "," not in runs:
+        return [runs[:-2]], ResponseError(refusal) if refusal else None
     ids = [id_ for run in runs.split(",") for id_ in _ids_of_run(run)]
     return ids, ResponseError(refusal) if refusal else None
 

@@ -2,8 +2,8 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
 
 from step_redis.deadline import now
 
@@ -11,21 +11,26 @@ __all__ = ["Recent"]
 
 T = TypeVar("T")
 
+_EXACT_SECONDS = 1.0
+
 
 class Recent(Generic[T]):
     """A value for each key that was used within so many seconds; shared by tasks and threads."""
 
-    def __init__(self, make: Callable[[], T], seconds: float) -> None:
+    def __init__(self, make: Callable[[Any], T], seconds: float) -> None:
         self._make, self._seconds = make, seconds
-        self._values: OrderedDict[str, tuple[T, float]] = OrderedDict()
+        self._values: OrderedDict[Hashable, tuple[T, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, key: str) -> T:
-        """Return the value of a key; a new one if there is none any more."""
+    def of(self, key: Hashable) -> T:
+        """Return the value of a key; a new one, made of the key, if there is none any more."""
         at = now()
+        found = self._values.get(key)
+        if found is not None and at - found[1] < min(_EXACT_SECONDS, self._seconds / 2):
+            return found[0]
         with self._lock:
             found = self._values.pop(key, None)
-            value = self._make() if found is None else found[0]
+            value = self._make(key) if found is None else found[0]
             self._values[key] = value, at
             while next(iter(self._values.values()))[1] < at - self._seconds:
                 self._values.popitem(last=False)

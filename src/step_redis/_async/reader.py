@@ -13,9 +13,9 @@ from step_redis.commands import (
     Command,
     EntryId,
     Pending,
+    delivered,
     entry_id,
     expire,
-    new_deliveries,
     ping,
     read_entries,
     read_pending,
@@ -33,7 +33,7 @@ from step_redis.errors import (
 )
 from step_redis.failures import Subject, is_reply, reply_failure, told
 from step_redis.inbox import Inbox
-from step_redis.messages import Delivery, ReceivedMessage, received_messages
+from step_redis.messages import Delivery, ReceivedMessage, new_messages, received_messages
 from step_redis.place import Place
 
 from .connections import Connections
@@ -77,7 +77,7 @@ class Reader:
         self, count: int, deadline: Deadline, ttl_seconds: int | None
     ) -> list[ReceivedMessage]:
         """Return messages; wait until the deadline at most for at least one."""
-        batch: list[Delivery] = []
+        batch: list[ReceivedMessage] = []
         turn = Place()
         try:
             with told(self._logger, self._subject):
@@ -88,8 +88,7 @@ class Reader:
                         self.inbox.drop(batch)
                 finally:
                     self._turn.give(turn)
-                messages = received_messages(self._stream, batch, self._codec)
-            return messages  # noqa: RET504, TRY300 - nothing may come between here and the caller
+            return batch  # noqa: TRY300 - nothing may come between here and the caller
         except BaseException:
             self.inbox.put_back(batch)
             raise
@@ -201,7 +200,8 @@ class Reader:
         if isinstance(replies[-1], ResponseError):
             self.inbox.read_refused()
         else:
-            self.inbox.arrived(new_deliveries(replies[-1]))
+            entries = delivered(replies[-1])
+            self.inbox.arrived(new_messages(self._stream, entries, self._codec))
         for reply in replies:
             self._check(reply)
 
@@ -246,7 +246,7 @@ class Reader:
             found += [Delivery(id_, fields or [], message.count) for id_, fields in entries]
             if not entries:
                 deleted.append(message.id)
-        self.inbox.recovered(found)
+        self.inbox.recovered(received_messages(self._stream, found, self._codec))
         if deleted:
             await self._call(xack(self._stream, self._group, deleted))
 

@@ -44,7 +44,12 @@ class Trimmer:
         self._connections = connections
         self._logger = logger
         self._retention = retention
-        self._progress: Recent[_Progress] = Recent(_Progress, _REMEMBERED_SECONDS)
+        self._progress: Recent[_Progress] = Recent(lambda _: _Progress(), _REMEMBERED_SECONDS)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether streams that are published to are trimmed."""
+        return self._retention is not None
 
     async def trim(self, stream: str, retention: Retention) -> Trimmed:
         """Look through all that is beyond the limits, and remove what may go."""

@@ -6,7 +6,7 @@ import inspect
 import math
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CoroutineType
 from typing import Any, Self, TypeAlias, TypeVar
@@ -16,7 +16,7 @@ import redis.asyncio.connection
 import redis.exceptions
 
 from step_redis.arguments import HandlerKindError
-from step_redis.commands import Command
+from step_redis.commands import Command, packed
 from step_redis.deadline import now
 from step_redis.errors import ConfigurationError, HandlerTimeoutError, PoolClosedError
 from step_redis.place import Place
@@ -33,13 +33,16 @@ __all__ = [
     "SSLConnection",
     "Signal",
     "TCPConnection",
+    "Ticket",
     "Worker",
     "check_handler",
     "check_health",
     "checked",
+    "exchange",
     "give_connection",
     "give_way",
     "is_being_cancelled",
+    "let_others",
     "read_reply",
     "send",
     "signals_call",
@@ -52,7 +55,6 @@ __all__ = [
 M = TypeVar("M")
 
 Connection = redis.asyncio.connection.AbstractConnection
-ConnectionPool = redis.asyncio.BlockingConnectionPool
 TCPConnection = redis.asyncio.Connection
 SSLConnection = redis.asyncio.SSLConnection
 RedisPool = redis.asyncio.ConnectionPool
@@ -78,6 +80,10 @@ class Places:
 
     async def take(self, place: Place, seconds: float | None) -> bool:
         """Wait until the place can be had, at most so long; return whether it was."""
+        if not self._free.locked():
+            await self._free.acquire()
+            self._taken.add(place)
+            return True
         try:
             async with asyncio.timeout(seconds):
                 await self._free.acquire()
@@ -91,6 +97,43 @@ class Places:
         if place in self._taken:
             self._taken.remove(place)
             self._free.release()
+
+
+class ConnectionPool(redis.asyncio.BlockingConnectionPool):
+    """redis-py's pool, with a connection at hand that goes from call to call.
+
+    Giving it back and lending it costs redis-py as much as all that a call does else. It stays lent
+    meanwhile, and whoever asks gets it first, so that nobody ever waits for it.
+    """
+
+    _at_hand: Connection | None = None
+    _asking = 0
+
+    async def get_connection(self, *args: Any, **kwargs: Any) -> Connection:
+        """Lend a connection that works."""
+        connection, self._at_hand = self._at_hand, None
+        if connection is not None:
+            if connection.is_connected and not await connection.can_read():
+                return connection
+            await connection.disconnect(nowait=True)
+            await self.release(connection)
+        self._asking += 1
+        try:
+            lent: Connection = await super().get_connection(  # type: ignore[no-untyped-call]  # redis-py's
+                *args, **kwargs
+            )
+            return lent
+        finally:
+            self._asking -= 1
+
+    def keep(self, connection: Connection) -> bool:
+        """Have a connection at hand instead of taking it back; return whether that is possible."""
+        if self._asking or self._at_hand is not None or not connection.is_connected:
+            return False
+        if connection.should_reconnect():
+            return False
+        self._at_hand = connection
+        return True
 
 
 _unfinished: set[asyncio.Future[None]] = set()
@@ -139,10 +182,31 @@ async def check_health(connection: Connection) -> None:
 async def send(connection: Connection, commands: Iterable[Command]) -> None:
     """Send commands."""
     cancels = _cancels()
-    packed = connection.pack_commands(commands)
-    await connection.send_packed_command(packed, check_health=False)
+    await connection.send_packed_command(packed(commands), check_health=False)
     if _cancels() > cancels:
         raise asyncio.CancelledError
+
+
+async def exchange(
+    connection: Connection, commands: Sequence[Command], seconds: float
+) -> list[Any]:
+    """Send commands and return their replies, error replies too; each may take so long."""
+    replies: list[Any] = []
+    cancels = _cancels()
+    # One deadline for all that it takes: redis-py's own make a task of each sending.
+    limit, connection.socket_timeout = connection.socket_timeout, None
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            await connection.send_packed_command(packed(commands), check_health=False)
+            for _ in commands:
+                if replies:
+                    deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+                replies.append(await _reply(connection))
+    finally:
+        connection.socket_timeout = limit
+    if _cancels() > cancels:
+        raise asyncio.CancelledError
+    return replies
 
 
 async def _wake_another(pool: RedisPool) -> None:
@@ -154,6 +218,8 @@ async def _wake_another(pool: RedisPool) -> None:
 
 async def give_connection(pool: RedisPool, connection: Connection) -> None:
     """Give a connection back, also if the caller is cancelled while the pool is locked."""
+    if isinstance(pool, ConnectionPool) and pool.keep(connection):
+        return
     try:
         await pool.release(connection)
     except asyncio.CancelledError:
@@ -204,9 +270,13 @@ async def read_reply(connection: Connection, seconds: float) -> Any:
 
     redis-py's own deadline answers None when it passes, as an empty read does.
     """
+    async with asyncio.timeout(seconds):
+        return await _reply(connection)
+
+
+async def _reply(connection: Connection) -> Any:
     try:
-        async with asyncio.timeout(seconds):
-            return await connection.read_response(disable_decoding=True, timeout=math.inf)
+        return await connection.read_response(disable_decoding=True, timeout=math.inf)
     except redis.exceptions.ResponseError as error:
         return error
 
@@ -271,6 +341,37 @@ class Signal:
         """Wake all, also from another thread or a signal handler; it must be attached."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.wake)
+
+
+class Ticket:
+    """What one waits with, until another wakes it."""
+
+    __slots__ = ("_future", "_is_woken")
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] | None = None
+        self._is_woken = False
+
+    async def wait(self) -> None:
+        """Wait until woken, also if that was before; it may also end by itself."""
+        if not self._is_woken:
+            self._future = asyncio.get_running_loop().create_future()
+            try:
+                await self._future
+            finally:
+                self._future = None
+        self._is_woken = False
+
+    def wake(self) -> None:
+        """Wake the one who waits."""
+        self._is_woken = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
+async def let_others() -> None:
+    """Let those go on first who can."""
+    await asyncio.sleep(0)
 
 
 class Worker:

@@ -2,20 +2,21 @@
 
 import _thread
 import inspect
+import os
 import signal
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import redis
 import redis.exceptions
 
 from step_redis.arguments import HandlerKindError
-from step_redis.commands import Command
+from step_redis.commands import Command, packed
 from step_redis.deadline import Deadline, now
 from step_redis.errors import ConfigurationError
 from step_redis.place import Place
@@ -32,13 +33,16 @@ __all__ = [
     "SSLConnection",
     "Signal",
     "TCPConnection",
+    "Ticket",
     "Worker",
     "check_handler",
     "check_health",
     "checked",
+    "exchange",
     "give_connection",
     "give_way",
     "is_being_cancelled",
+    "let_others",
     "read_reply",
     "send",
     "signals_call",
@@ -51,7 +55,6 @@ __all__ = [
 M = TypeVar("M")
 
 Connection = redis.Connection
-ConnectionPool = redis.BlockingConnectionPool
 RedisPool = redis.ConnectionPool
 """What any pool of redis-py is an instance of."""
 
@@ -99,9 +102,12 @@ class Places:
 
     def take(self, place: Place, seconds: float | None) -> bool:
         """Wait until the place can be had, at most so long; return whether it was."""
-        deadline = Deadline.after(seconds)
-        mine = weakref.ref(place)
         with self._changed:
+            if not self._waiting and len(self._taken) < self._places:
+                self._taken.add(place)
+                return True
+            deadline = Deadline.after(seconds)
+            mine = weakref.ref(place)
             self._waiting.append(mine)
             try:
                 while not self._is_next(mine):
@@ -125,7 +131,78 @@ class Places:
         """Give the place back, if it was had."""
         with self._changed:
             self._taken.discard(place)
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
+
+
+class ConnectionPool(redis.BlockingConnectionPool):
+    """redis-py's pool, with a connection at hand that goes from call to call.
+
+    Giving it back and lending it costs redis-py as much as all that a call does else. It stays lent
+    meanwhile, and whoever asks gets it first, so that nobody ever waits for it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # No lock: a KeyboardInterrupt could leave it locked. Each step on these is one.
+        self._asking: weakref.WeakSet[Place] = weakref.WeakSet()
+        self._at_hand: deque[Connection] = deque()
+        self._process = os.getpid()
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # redis-py's
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Connection:
+        """Lend a connection that works."""
+        asking = Place()
+        self._asking.add(asking)
+        if self._process != os.getpid():
+            # After a fork the connection is the parent's.
+            self._at_hand.clear()
+            self._process = os.getpid()
+        connection = None
+        try:
+            if self._at_hand:
+                with suppress(IndexError):
+                    # Another thread may have been quicker.
+                    connection = self._at_hand.pop()
+            if connection is not None:
+                if _is_usable(connection):
+                    return connection
+                self.release(connection)  # type: ignore[no-untyped-call]  # redis-py's
+        except BaseException:
+            if connection is not None:
+                connection.disconnect()
+                self.release(connection)  # type: ignore[no-untyped-call]  # redis-py's
+            raise
+        lent: Connection = super().get_connection(  # type: ignore[no-untyped-call]  # redis-py's
+            *args, **kwargs
+        )
+        return lent
+
+    def keep(self, connection: Connection) -> bool:
+        """Have a connection at hand instead of taking it back; return whether that is done."""
+        if self._at_hand or self._asking or self._process != os.getpid():
+            return False
+        if not connection.is_connected or connection.should_reconnect():
+            return False
+        self._at_hand.append(connection)
+        if not self._asking:
+            return True
+        try:
+            # Somebody asked meanwhile, and may not have seen it.
+            self._at_hand.remove(connection)
+        except ValueError:
+            return True
+        return False
+
+
+def _is_usable(connection: Connection) -> bool:
+    """Whether a connection is open, and nothing is left in it; it is closed otherwise."""
+    try:
+        if connection.is_connected and not connection.can_read():
+            return True
+    except redis.exceptions.ConnectionError:
+        pass
+    connection.disconnect()
+    return False
 
 
 _LOOK_SECONDS = 0.1
@@ -141,7 +218,8 @@ def take_connection(pool: RedisPool) -> Connection:
 
 def give_connection(pool: RedisPool, connection: Connection) -> None:
     """Give a connection back."""
-    pool.release(connection)
+    if not (isinstance(pool, ConnectionPool) and pool.keep(connection)):
+        pool.release(connection)
 
 
 class Job:
@@ -179,8 +257,17 @@ def check_health(connection: Connection) -> None:
 
 def send(connection: Connection, commands: Iterable[Command]) -> None:
     """Send commands."""
-    packed = connection.pack_commands(commands)
-    connection.send_packed_command(packed, check_health=False)
+    connection.send_packed_command([packed(commands)], check_health=False)
+
+
+def exchange(connection: Connection, commands: Sequence[Command], seconds: float) -> list[Any]:
+    """Send commands and return their replies, error replies too; each may take so long."""
+    connection.send_packed_command([packed(commands)], check_health=False)
+    replies: list[Any] = []
+    # No comprehension: CPython 3.12 and 3.13 may skip `finally` for what strikes in one.
+    for _ in commands:
+        replies.append(read_reply(connection, seconds))  # noqa: PERF401
+    return replies
 
 
 def read_reply(connection: Connection, seconds: float) -> Any:
@@ -227,6 +314,31 @@ class Signal:
         """Wake all, also from a signal handler or without the guard."""
         with self._changed:
             self._changed.notify_all()
+
+
+class Ticket:
+    """What one waits with, until another wakes it."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = _thread.allocate_lock()
+        self._lock.acquire()
+
+    def wait(self) -> None:
+        """Wait until woken, also if that was before; it may also end by itself."""
+        self._lock.acquire(timeout=_SIGNAL_SECONDS)
+
+    def wake(self) -> None:
+        """Wake the one who waits."""
+        # Nobody else releases it, and to be woken twice is to be woken.
+        if self._lock.locked():
+            self._lock.release()
+
+
+def let_others() -> None:
+    """Let those go on first who can."""
+    time.sleep(0)
 
 
 class Worker:

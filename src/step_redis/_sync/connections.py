@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 from step_redis._backend import threads
 from step_redis.backoff import delays
 from step_redis.commands import Command
-from step_redis.deadline import Deadline
+from step_redis.deadline import now
 from step_redis.errors import (
     ConnectionFailedError,
     PoolClosedError,
@@ -155,7 +155,8 @@ class Connections:
         self._commands.disconnect()
 
     def _take_place(self, places: threads.Places, place: Place, within: float | None) -> None:
-        if places.take(place, _shortest(within, self._available_seconds)):
+        limits = [limit for limit in (within, self._available_seconds) if limit is not None]
+        if places.take(place, min(limits, default=None)):
             return
         which, limit = "", "max_connections or connection_available_timeout"
         if places is self._reader_places:
@@ -174,13 +175,9 @@ class Connections:
     ) -> list[Any]:
         handled = sys.exception()
         connection = self._connection(pool, within)
-        replies: list[Any] = []
         done = False
         try:
-            threads.send(connection, commands)
-            # No comprehension: CPython 3.12 and 3.13 may skip `finally` for what strikes in one.
-            for _ in commands:
-                replies.append(threads.read_reply(connection, seconds))  # noqa: PERF401
+            replies = threads.exchange(connection, commands, seconds)
             done = True
         except Exception as error:  # noqa: BLE001 - it raises what is no failure to talk
             failure = self.failure(error, effect, handled)
@@ -208,7 +205,7 @@ class Connections:
     def _connection(self, pool: threads.RedisPool, within: float | None) -> threads.Connection:
         """Return a working connection; a server that is away for a moment is waited for."""
         handled = sys.exception()
-        deadline = Deadline.after(_shortest(within, self.target.connect_seconds))
+        began = now()
         for delay in delays():
             self._check_open()
             try:
@@ -229,7 +226,9 @@ class Connections:
                 failure = self._closed_failure(None)
             else:
                 return connection
-            if type(failure) not in (ConnectionFailedError, ServerLoadingError) or deadline.passed:
+            is_away = type(failure) in (ConnectionFailedError, ServerLoadingError)
+            limit = self.target.connect_seconds if within is None else within
+            if not is_away or now() - began >= min(limit, self.target.connect_seconds):
                 raise failure
             threads.sleep(delay)
         raise AssertionError("delays() never ends")
@@ -244,8 +243,3 @@ class Connections:
             f"the connections to {self.target.name} are closed{outcome}",
             outcome_unknown=effect is not None,
         )
-
-
-def _shortest(*limits: float | None) -> float | None:
-    """Return the shortest of some limits, of which None is none."""
-    return min((limit for limit in limits if limit is not None), default=None)

@@ -2,7 +2,7 @@
 """Operations that take effect once, however often they are sent."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from step_redis._backend import threads
@@ -67,6 +67,14 @@ class Producer:
         commands = [xadd(stream, fields, options) for fields in messages]
         return self.connections.call(*commands, effect=written_effect(len(commands)))
 
+    def number(self, stream: str, operation: Operation) -> Numbered:
+        """Return an operation under a number of a lane that is its own until it is finished.
+
+        Raises:
+            ConfigurationError: No key beside the stream can share its Cluster slot.
+        """
+        return Numbered(operation, self.lanes.take(stream))
+
     def carry_out(self, stream: str, operation: Operation) -> bytes:
         """Carry out an operation once; return its result.
 
@@ -74,9 +82,14 @@ class Producer:
             ConfigurationError: No key beside the stream can share its Cluster slot.
             StepRedisError: It failed; ``outcome_unknown`` if it may have taken effect all the same.
         """
-        numbered = Numbered(operation, self.lanes.take(stream))
+        return self.finish(self.number(stream, operation))
+
+    def finish(
+        self, numbered: Numbered, tell_lost: Callable[[], None] | None = None
+    ) -> bytes:
+        """Carry out an operation that `number` returned; arguments and errors as of `resolve`."""
         try:
-            result = self.resolve(numbered)
+            result = self.resolve(numbered, tell_lost)
         except StepRedisError:
             if numbered.withdraw():
                 self.lanes.give(numbered.lane)
@@ -84,10 +97,17 @@ class Producer:
         self.lanes.give(numbered.lane)
         return result
 
-    def resolve(self, numbered: Numbered) -> bytes:
+    def resolve(
+        self, numbered: Numbered, tell_lost: Callable[[], None] | None = None
+    ) -> bytes:
         """Send an operation until it is known what came of it; return its result.
 
-        If it was sent before, it is not known yet what came of that.
+        Args:
+            numbered: The operation. If it was sent before, it is not known what came of that.
+            tell_lost: Called when it failed and is tried again, which may take long.
+
+        Raises:
+            StepRedisError: It failed; ``outcome_unknown`` if it may have taken effect all the same.
         """
         deadline: Deadline | None = None
         pauses = delays()
@@ -111,6 +131,8 @@ class Producer:
                 self._logger.info(
                     "stream %r: trying again to publish: %s", numbered.lane.stream, error
                 )
+                if tell_lost is not None:
+                    tell_lost()
                 threads.sleep(next(pauses))
                 continue
             result = numbered.read(reply)

@@ -1,6 +1,7 @@
 # Generated from _async/publishing.py by build_hooks/generate_sync.py. Do not edit.
 """The part of StepRedisStream that publishes."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,12 +16,12 @@ from step_redis.errors import (
     StepRedisError,
 )
 from step_redis.failures import Subject, no_stream, reply_failure, told
+from step_redis.keys import derived_key
 from step_redis.publishing import (
     DUE_LIMIT,
     Chunk,
     DelayedMessages,
     Handle,
-    batch,
     cancel,
     check_messages,
     check_size,
@@ -30,12 +31,13 @@ from step_redis.publishing import (
     publish_due,
     read_cancelled,
     read_delayed,
-    read_ids,
     read_once,
 )
+from step_redis.recent import Recent
 from step_redis.scripts import MOST_VALUES
 
 from .batches import Batches
+from .outbox import Outbox
 from .producer import Producer
 from .stream_base import StreamBase
 from .trimmer import Trimmer
@@ -46,6 +48,7 @@ DAY_SECONDS = 86400
 class Publishing(StreamBase):
     """Publishes messages: now or later, one or many."""
 
+    _outboxes: Recent[Outbox]
     _producer: Producer
     _trimmer: Trimmer
 
@@ -100,12 +103,14 @@ class Publishing(StreamBase):
             check_whole("max_len", max_len, 1, none="to keep all entries")
             if dedup_id is not None:
                 check_name("dedup_id", dedup_id)
-            check_number("dedup_seconds", dedup_seconds, 0.001)
+            if dedup_seconds != DAY_SECONDS:
+                check_number("dedup_seconds", dedup_seconds, 0.001)
             due_at = due(delay_seconds, deliver_at)
             fields = self._codec.encode(message, headers)
             if dedup_id is None and not due_at:
                 self._check_open()
-                self._trimmer.before_publishing(stream_name, 1)
+                if self._trimmer.is_on:
+                    self._trimmer.before_publishing(stream_name, 1)
                 options = xadd_options(max_len, exact=exact_trim, create=create)
                 return self._append(stream_name, fields, options)
             check_size(fields)
@@ -241,21 +246,25 @@ class Publishing(StreamBase):
             reply = self._connections.run(list_delayed(stream_name, limit), effect=None)
             return read_delayed(reply, stream_name, self._codec)
 
-    def _append(
-        self, stream: str, fields: Sequence[bytes], options: Sequence[Argument]
-    ) -> str:
+    def _append(self, stream: str, fields: list[bytes], options: tuple[Argument, ...]) -> str:
         if len(fields) > MOST_VALUES or self._producer.is_plain(stream):
             return self._append_plainly(stream, fields, options)
         try:
-            result = self._producer.carry_out(stream, batch([fields], options))
+            # After a fork the parent's callers are not here.
+            outbox = self._outboxes.of((stream, options, os.getpid()))
+            return outbox.publish(fields)
         except StepRedisError as error:
             if not self._producer.may_fall_back(error):
                 raise
             written = self._append_plainly(stream, fields, options)
             self._producer.fell_back(stream, error)
             return written
-        [written], _ = read_ids(result)
-        return written
+
+    def _outbox(self, key: tuple[str, tuple[Argument, ...], int]) -> Outbox:
+        stream, options, _ = key
+        # Refused here, a name leaves nothing behind.
+        derived_key(stream, "ledger")
+        return Outbox(self._producer, stream, options)
 
     def _append_plainly(
         self, stream: str, fields: Sequence[bytes], options: Sequence[Argument]

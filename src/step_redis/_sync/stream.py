@@ -16,6 +16,7 @@ from step_redis.commands import expire, message_ids, ping, xgroup_create
 from step_redis.errors import ConfigurationError, GroupInUseError
 from step_redis.failures import Subject, told
 from step_redis.ledger import LEDGER_SECONDS
+from step_redis.recent import Recent
 from step_redis.retention import Retention, Trimmed, forget_group
 
 from .dead_letters import DeadLetters
@@ -74,6 +75,7 @@ class StepRedisStream(Publishing, Receiving):
         self._owns_readers = not isinstance(pool, StepRedisPool)
         self._readers = {}
         self._producer = Producer(self._connections, self._logger, retry_seconds)
+        self._outboxes = Recent(self._outbox, LEDGER_SECONDS)
         self._trimmer = Trimmer(self._connections, self._logger, retention)
 
     def __enter__(self) -> Self:

@@ -4,7 +4,8 @@
 -- came of the last two. So it may have two on their way, and repeat those whose replies were lost.
 --
 -- KEYS[1] the stream
--- KEYS[2] the producer's ledger: a hash, number -> its result, and 'last' -> the highest number
+-- KEYS[2] the producer's ledger: a hash, '1' and '0' -> 'number result' of the last odd and the last
+--         even number; '' from when an operation begins until it has taken effect
 -- ARGV[1] the number
 -- ARGV[2] for how long the ledger is kept from now on (ms)
 --
@@ -16,33 +17,34 @@
 -- include errors.lua
 local stream, ledger = KEYS[1], KEYS[2]
 local number = tonumber(ARGV[1])
+local own = number % 2
 
-local known = redis.pcall('HMGET', ledger, ARGV[1], 'last')
+local known = redis.pcall('HMGET', ledger, own, 1 - own)
 if known.err then return failed(known) end
-if known[1] then return {'DONE', known[1]} end
-if not known[2] and number > 1 then return {'GONE'} end
-local last = tonumber(known[2] or 0)
+local last = 0
+for slot = 1, 2 do
+  local of = known[slot] and tonumber(string.match(known[slot], '^%d+'))
+  if of and of > last then last = of end
+  if of == number then return {'DONE', string.sub(known[slot], #ARGV[1] + 2)} end
+end
+if number > 1 and not known[1] and not known[2] then return {'GONE'} end
 if number <= last then return {'OLD'} end
 if number > last + 1 then return {'GAP'} end
 -- Lua does not roll back: whoever may not write the ledger has to write nothing at all, so that
 -- everything that `done` does not need is done here.
 -- HSET comes first, since a server without memory refuses only a script's first write.
-local writes = {
-  {'HSET', ledger, 'last', last}, {'HDEL', ledger, number - 2}, {'PEXPIRE', ledger, ARGV[2]},
-}
-for _, write in ipairs(writes) do
-  local written = redis.pcall(unpack(write))
-  if type(written) == 'table' then
-    -- A ledger that does not expire must not stay.
-    if not known[2] then
-      redis.pcall('HDEL', ledger, 'last')
-      redis.pcall('DEL', ledger)
-    end
-    return failed(written)
+local written = redis.pcall('HSET', ledger, own, '')
+if type(written) == 'number' then written = redis.pcall('PEXPIRE', ledger, ARGV[2]) end
+if type(written) == 'table' then
+  -- A ledger that does not expire must not stay.
+  if not known[1] and not known[2] then
+    redis.pcall('HDEL', ledger, own)
+    redis.pcall('DEL', ledger)
   end
+  return failed(written)
 end
 
 local function done(result)
-  redis.call('HSET', ledger, ARGV[1], result, 'last', number)
+  redis.call('HSET', ledger, own, ARGV[1] .. ' ' .. result)
   return {'DONE', result}
 end

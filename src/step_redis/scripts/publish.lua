@@ -28,6 +28,8 @@ while at <= #ARGV do
   at = final + 1
 end
 
+if #ids == 1 then return done(ids[1] .. '*1' .. refusal) end
+
 local function parts(id)
   local ms, sequence = string.match(id, '(%d+)-(%d+)')
   return ms, tonumber(sequence)

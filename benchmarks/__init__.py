@@ -1,0 +1,1 @@
+"""How fast step_redis is beside what a user would pick instead; README.md explains the method."""
