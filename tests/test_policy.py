@@ -112,7 +112,7 @@ def test_the_defaults():
     assert (policy.max_deliveries, policy.max_lost_deliveries) == (5, 10)
     assert policy.delays == Exponential(1, 2, 300, 0.1)
     options = ConsumerOptions()
-    assert (options.concurrency, options.prefetch, options.lease_seconds) == (1, 100, 30)
+    assert (options.concurrency, options.prefetch, options.lease_seconds) == (1, 400, 30)
     assert (options.on_group_lost, options.grace_seconds) == ("replay", 30)
 
 

@@ -173,7 +173,7 @@ class ConsumerOptions:
 
     name: str | None = None
     concurrency: int = 1
-    prefetch: int = 100
+    prefetch: int = 400
     prefetch_bytes: int = 16 * 1024 * 1024
     lease_seconds: float = 30
     handler_timeout_seconds: float | None = None

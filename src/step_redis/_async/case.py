@@ -39,7 +39,7 @@ class Case:
         by_worker: Whether one of ours handles it; else whoever iterates does.
     """
 
-    __slots__ = ("abandoned", "branch", "by_worker", "held", "is_second", "time")
+    __slots__ = ("abandoned", "branch", "by_worker", "held", "is_odd", "is_second", "time")
 
     def __init__(self, branch: Branch, held: Held, by_worker: bool) -> None:
         self.branch = branch
@@ -49,6 +49,8 @@ class Case:
         """Whether it took too long and somebody else goes on in its place."""
         self.is_second = False
         """Whether an earlier delivery of it is still being handled here."""
+        self.is_odd = False
+        """Whether it may be that it is not to be handled now."""
         self.time: aio.HandlingTime | None = None
         """How long it may be handled, if that is limited."""
 
@@ -97,11 +99,6 @@ class Case:
     def may_be_unreadable(self) -> bool:
         """Whether it may be that the entry cannot be decoded: others need not be, to be sure."""
         return _OURS in b" ".join(self.held.delivery.fields[::2])
-
-    @property
-    def is_odd(self) -> bool:
-        """Whether it may be that it is not to be handled now."""
-        return self.is_second or self.held.delivery.lost > 0
 
     @property
     def _retry(self) -> RetryPolicy:

@@ -193,6 +193,7 @@ class Crew:
             if self._options.handler_timeout_seconds is not None:
                 case.time = threads.HandlingTime(self._options.handler_timeout_seconds)
             case.is_second = branch.handling.setdefault(held.delivery.id, case) is not case
+            case.is_odd = case.is_second or held.delivery.lost > 0
             return case
         return None
 
