@@ -111,7 +111,7 @@ async def test_a_crash_in_between(flavour, server, proxy, key, redis, publish, u
     params = flavour.api.StepRedisPoolParams.from_url(server.url)
     async with flavour.pool(params) as pool, running(flavour.consumer(pool, key), handled.handle):
         await until(is_settled(redis, key))
-    assert sorted(handled.ids) == ids
+    assert sorted(handled.ids) == sorted(ids)
     assert handled.counts == [2] * 5
 
 
@@ -166,7 +166,7 @@ async def test_a_lost_reply(flavour, behind, key, redis, proxy, publish, until, 
     async with running(consumer, handled.handle):
         await until(is_settled(redis, key))
         counters = await until(lambda: counted(consumer, acknowledged=60))
-    assert sorted(handled.ids) == ids
+    assert sorted(handled.ids) == sorted(ids)
     assert (counters.acknowledged, counters.moves) == (60, 1)
 
 

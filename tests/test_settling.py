@@ -288,7 +288,7 @@ async def test_iterating_again(flavour, pool, key, redis, publish, until):
                 await message.ack()
                 break
         await until(is_settled(redis, key))
-    assert sorted(got) == ids
+    assert sorted(got) == sorted(ids)
 
 
 async def test_closing_hands_back(flavour, pool, key, redis, publish, until):
@@ -352,7 +352,7 @@ async def test_several_iterations(flavour, pool, key, redis, publish, until):
         await until(lambda: counted(consumer, acknowledged=60))
         consumer.stop()
         await asyncio.gather(*working)
-    assert sorted(got[0] + got[1]) == ids
+    assert sorted(got[0] + got[1]) == sorted(ids)
     assert all(got)
 
 

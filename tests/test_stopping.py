@@ -84,7 +84,7 @@ async def test_what_was_held_comes_elsewhere_within_a_second(
             release.set()
             await task
             assert (await consumer.health()).counters.handed_back == 2
-    assert sorted(other.ids) == ids[2:]
+    assert sorted(other.ids) == sorted(ids[2:])
     assert other.counts == [1] * 2
     assert pending(redis, key) == 0
 
@@ -104,7 +104,7 @@ async def test_what_arrives_while_stopping(flavour, pool, key, redis, publish, u
             release.set()
             await task
     assert slow.ids == [first]
-    assert sorted(other.ids) == ids
+    assert sorted(other.ids) == sorted(ids)
     assert other.counts == [1] * 5
 
 
@@ -321,7 +321,7 @@ async def test_cancelling_an_iteration(flavour, pool, key, redis, publish, until
     other = Recorder()
     async with running(flavour.consumer(pool, key), other.handle):
         await until(is_settled(redis, key))
-    assert sorted(other.ids) == ids
+    assert sorted(other.ids) == sorted(ids)
     assert dict(zip(other.ids, other.counts, strict=True))[seen[0]] == 2
 
 
