@@ -12,7 +12,6 @@ from typing import Any
 
 import step_redis
 import step_redis.sync
-from step_redis import ReceivedMessage
 
 from .lines import LINES
 from .measure import Bench, Effort
@@ -80,8 +79,9 @@ def plant(seconds: float) -> None:
     def each(cls: type, method: str) -> None:
         original = getattr(cls, method)
 
-        def slower(self: Any, stream: str, messages: Iterable[Any]) -> Any:
-            return original(self, stream, map(slowly, messages))
+        def slower(self: Any, stream: str, *args: Any) -> Any:
+            *others, many = args
+            return original(self, stream, *others, list(map(slowly, many)))
 
         setattr(cls, method, slower)
 
@@ -89,7 +89,7 @@ def plant(seconds: float) -> None:
         before(flavour.StepRedisStream, "publish_message")
         before(flavour.StepRedisMessage, "__init__")
         each(flavour.StepRedisStream, "publish_messages")
-    before(ReceivedMessage, "__init__")
+        each(flavour.StepRedisStream, "acknowledge_message")
 
 
 def main() -> None:
