@@ -211,7 +211,7 @@ async def test_redrive(flavour, pool, stream, key, redis, publish, bury, until):
     handled = Recorder()
     async with running(flavour.consumer(pool, key), handled.handle):
         await until(lambda: not dead_letters(redis, key))
-    assert sorted(handled.ids) == ids
+    assert sorted(handled.ids) == sorted(ids)
     assert handled.counts == [1] * 5
     message = handled.messages[0]
     assert (message.stream, message.group) == (key, "g")

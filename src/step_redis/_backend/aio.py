@@ -42,7 +42,6 @@ __all__ = [
     "give_connection",
     "give_way",
     "is_being_cancelled",
-    "let_others",
     "read_reply",
     "send",
     "signals_call",
@@ -367,11 +366,6 @@ class Ticket:
         self._is_woken = True
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
-
-
-async def let_others() -> None:
-    """Let those go on first who can."""
-    await asyncio.sleep(0)
 
 
 class Worker:

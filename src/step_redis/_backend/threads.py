@@ -42,7 +42,6 @@ __all__ = [
     "give_connection",
     "give_way",
     "is_being_cancelled",
-    "let_others",
     "read_reply",
     "send",
     "signals_call",
@@ -334,11 +333,6 @@ class Ticket:
         # Nobody else releases it, and to be woken twice is to be woken.
         if self._lock.locked():
             self._lock.release()
-
-
-def let_others() -> None:
-    """Let those go on first who can."""
-    time.sleep(0)
 
 
 class Worker:

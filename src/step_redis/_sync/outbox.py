@@ -20,6 +20,9 @@ from .producer import Producer
 _AT_ONCE = 2
 """How many batches are on their way at once: the server works on one while another is made."""
 
+_IN_A_ROW = 8
+"""How many batches one caller sends before another has to: each change costs threads time."""
+
 
 @attrs.define(eq=False)
 class _Slot:
@@ -111,7 +114,7 @@ class Outbox:
             while not waiting.is_over:
                 if waiting.slot is not None:
                     # Those who are about to publish come along.
-                    threads.let_others()
+                    threads.give_way()
                     slot, waiting.slot = waiting.slot, None
                     job = threads.start(self._send, slot)
                     job.finished(None)
@@ -129,12 +132,13 @@ class Outbox:
         return waiting.written
 
     def _send(self, slot: _Slot) -> None:
-        """Send a batch of those that wait; it is a job, since whoever sends may be cancelled."""
+        """Send some batches of those that wait; it is a job, since whoever sends may be cancelled."""
         try:
-            with self._guard:
-                sent = self._left.popleft() if self._left else self._next(slot)
-            if sent is not None:
-                self._carry_out(sent, slot)
+            for _ in range(_IN_A_ROW):
+                with self._guard:
+                    sent = self._left.popleft() if self._left else self._next(slot)
+                if sent is None or not self._carry_out(sent, slot):
+                    return
         finally:
             self._make_way(slot)
 
@@ -155,13 +159,14 @@ class Outbox:
         operation = batch([waiting.fields for waiting in taken], self._options)
         return _Batch(taken, self._producer.number(self._stream, operation))
 
-    def _carry_out(self, sent: _Batch, slot: _Slot) -> None:
+    def _carry_out(self, sent: _Batch, slot: _Slot) -> bool:
+        """Send a batch until it is known what came of it; return whether that was soon."""
         try:
             result = self._producer.finish(sent.numbered, lambda: self._make_way(slot))
         except StepRedisError as error:
             for waiting in sent.messages:
                 waiting.failed(error)
-            return
+            return False
         except BaseException:
             # What came of it is asked for by somebody else.
             sent.numbered.interrupted()
@@ -178,6 +183,7 @@ class Outbox:
             # They were not tried.
             with self._guard:
                 self._waiting.extendleft(reversed(others))
+        return slot in self._slots
 
     def _make_way(self, slot: _Slot) -> None:
         """Let others go: a batch has arrived, or its reply was lost, which may take long."""
