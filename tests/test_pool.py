@@ -225,3 +225,58 @@ async def test_health_check_replaces_a_dead_connection(flavour, params, proxy, k
         proxy.drop_requests(b"PING")
         assert await stream.publish_message(key, {"n": 1})
         assert proxy.connections == 2
+
+
+def client_of(flavour, pool):
+    """Return a redis-py client of the user's own on the pool for commands."""
+    plain = getattr(pool.get_pool(), "_blocking", pool.get_pool())
+    return flavour.adapt(flavour.redis.Redis(connection_pool=plain))
+
+
+async def test_the_connection_at_hand_goes_to_whoever_asks(flavour, params, key, redis):
+    """The only connection is kept between two calls, and lent to the user's own commands."""
+    name = f"whoever-{flavour.name}"
+    one = attrs.evolve(params, max_connections=1, connection_available_timeout=5)
+    async with flavour.pool(one) as pool, flavour.stream(pool) as stream:
+        client = client_of(flavour, pool)
+        getattr(pool.get_pool(), "_blocking", pool.get_pool()).connection_kwargs["client_name"] = (
+            name
+        )
+        for n in range(20):
+            await stream.publish_message(key, {"n": n})
+            assert await client.xlen(key) == n + 1
+            assert [row["name"] for row in redis.client_list()].count(name) == 1
+
+
+async def test_a_connection_at_hand_that_died_is_not_used(flavour, params, key, redis, until):
+    """The server closed it between two calls: the next one does not notice."""
+    name = f"at-hand-{flavour.name}"
+    async with flavour.pool(params) as pool, flavour.stream(pool, retry_seconds=0) as stream:
+        plain = getattr(pool.get_pool(), "_blocking", pool.get_pool())
+        plain.connection_kwargs["client_name"] = name
+        for n in range(5):
+            await stream.publish_message(key, {"n": n})
+            [row] = [row for row in redis.client_list() if row["name"] == name]
+            redis.client_kill_filter(_id=row["id"])
+            await until(lambda: name not in [row["name"] for row in redis.client_list()])
+            await asyncio.sleep(0.05)
+    assert redis.xlen(key) == 5
+
+
+async def test_the_users_commands_and_calls_share_few_connections(flavour, params, key, redis):
+    """Nobody waits for a connection that is kept at hand, and none gets lost."""
+    few = attrs.evolve(params, max_connections=2, connection_available_timeout=10)
+    async with flavour.pool(few) as pool, flavour.stream(pool) as stream:
+        client = client_of(flavour, pool)
+
+        async def publish():
+            for _ in range(40):
+                await stream.publish_message(key, {})
+
+        async def add():
+            for _ in range(40):
+                await client.xadd(key, {"x": "y"})
+
+        callers = [*(publish() for _ in range(4)), *(add() for _ in range(4))]
+        await asyncio.wait_for(asyncio.gather(*callers), 30)
+    assert redis.xlen(key) == 320

@@ -132,7 +132,7 @@ class Outbox:
         return waiting.written
 
     def _send(self, slot: _Slot) -> None:
-        """Send some batches of those that wait; it is a job, since whoever sends may be cancelled."""
+        """Send batches of those that wait; it is a job, since whoever sends may be cancelled."""
         try:
             for _ in range(_IN_A_ROW):
                 with self._guard:
