@@ -58,7 +58,7 @@ _EXHAUSTED = ("No connection available.",)
 """What redis-py's blocking pool says, in an error of the same class as a network failure."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)  # frozen, it would take three times as long to make
 class Subject:
     """What a call is about; its failures carry it."""
 

@@ -83,7 +83,7 @@ class Lanes:
         self._idle.of(lane.stream).append(lane)
 
 
-@attrs.frozen
+@attrs.define(eq=False)  # frozen, it would take three times as long to make
 class Operation:
     """What is to be done once: a script that begins as ledger.lua says."""
 

@@ -35,7 +35,7 @@ SWEEP_BUDGET = 1000
 ParkKind = Literal["failed", "lost", "interrupted", "unstarted"]
 
 
-@attrs.frozen
+@attrs.define(eq=False)  # frozen, it would take three times as long to make
 class ScriptCall:
     """A script with its keys and arguments."""
 

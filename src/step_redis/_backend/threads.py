@@ -272,6 +272,8 @@ def exchange(connection: Connection, commands: Sequence[Command], seconds: float
 def read_reply(connection: Connection, seconds: float) -> Any:
     """Return the next reply, an error reply too, as bytes; wait at most so long."""
     try:
+        if seconds == connection.socket_timeout:
+            return connection.read_response(disable_decoding=True)
         return connection.read_response(disable_decoding=True, timeout=seconds)
     except redis.exceptions.ResponseError as error:
         return error
