@@ -1,5 +1,6 @@
 """KeyboardInterrupt in the blocking flavour, at every moment: nothing is stranded."""
 
+import itertools
 import random
 import signal
 import sys
@@ -22,10 +23,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 OURS = str(Path(step_redis.__file__).parent)
 
 
-def is_inside_receive(frame: FrameType | None) -> bool:
-    """Whether `receive_message` is running: its last instruction counts, its caller does not."""
+def is_inside(function: str, frame: FrameType | None) -> bool:
+    """Whether a function of ours is running: its last instruction counts, its caller does not."""
     while frame is not None:
-        if frame.f_code.co_name == "receive_message" and frame.f_code.co_filename.startswith(OURS):
+        if frame.f_code.co_name == function and frame.f_code.co_filename.startswith(OURS):
             return True
         frame = frame.f_back
     return False
@@ -46,7 +47,7 @@ def interrupts() -> Iterator[Callable[[], int]]:
 
     def handler(_: int, frame: FrameType | None) -> None:
         nonlocal struck
-        if is_inside_receive(frame):
+        if is_inside("receive_message", frame):
             struck += 1
             raise KeyboardInterrupt
 
@@ -97,16 +98,17 @@ def test_interrupted_300_times(stream, key, redis):
 
 
 class Bomb:
-    """Raises KeyboardInterrupt before the n-th line that runs within a call."""
+    """Raises KeyboardInterrupt before the n-th line that runs within a function of ours."""
 
-    def __init__(self, lines: int) -> None:
+    def __init__(self, lines: int, function: str = "receive_message") -> None:
         self.left = lines
+        self.function = function
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         path = frame.f_code.co_filename
         ours = path.startswith(OURS)
         talks = path.endswith("redis/connection.py") or "/redis/_parsers/" in path
-        if not (ours or talks) or not is_inside_receive(frame):
+        if not (ours or talks) or not is_inside(self.function, frame):
             return None
         if event == "line":
             self.left -= 1
@@ -146,3 +148,40 @@ def test_interrupted_at_every_line(params, key, redis, wait_ms):
             break
     assert bomb.left > 0, "the call has more lines than were tried"
     assert n > 100
+
+
+def test_interrupted_while_sending_for_others(params, key, redis):
+    """Wherever it strikes whoever sends what others publish: they get their ids, each once."""
+    roomy = attrs.evolve(params, max_connections=1000)
+    over, confirmed = threading.Event(), []
+
+    def publish(name: str) -> None:
+        for n in itertools.count():
+            if over.is_set():
+                return
+            confirmed.append((stream.publish_message(key, {"n": f"{name}:{n}"}), f"{name}:{n}"))
+
+    with StepRedisPool(roomy) as pool, StepRedisStream(pool) as stream:
+        others = [threading.Thread(target=publish, args=(f"t{at}",)) for at in range(4)]
+        for thread in others:
+            thread.start()
+        try:
+            for n in range(1, 400):
+                bomb, before = Bomb(n, "_send"), sys.gettrace()
+                sys.settrace(bomb)
+                try:
+                    while bomb.left > 0:
+                        stream.publish_message(key, {"n": "main"})
+                except KeyboardInterrupt:
+                    pass
+                finally:
+                    sys.settrace(before)  # coverage's
+        finally:
+            over.set()
+            for thread in others:
+                thread.join(20)
+        assert not [thread for thread in others if thread.is_alive()]
+    entries = {id_.decode(): fields[b"n"].decode() for id_, fields in redis.xrange(key)}
+    assert all(entries[id_] == n for id_, n in confirmed)
+    written = [n for n in entries.values() if n != "main"]
+    assert len(written) == len(set(written)) == len(confirmed)

@@ -2,9 +2,10 @@
 """Messages that are published at the same time, sent together."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
-from weakref import WeakSet
+from itertools import chain, islice
+from weakref import WeakSet, ref
 
 import attrs
 
@@ -59,12 +60,30 @@ class _Waiting:
         self.ticket.wake()
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Batch:
-    """Messages that are sent together."""
+    """Messages that are sent together; it is there until all their callers are told."""
 
     messages: list[_Waiting]
-    numbered: Numbered
+    owner: Callable[[], _Slot | None]
+    """Who sends it; if that is nobody any more, the next one goes on."""
+    numbered: Numbered | None = None
+    result: bytes | None = None
+
+
+@attrs.define(eq=False)
+class _Queue:
+    """What is not done yet. Messages go from one part to the other by a change of the whole.
+
+    So a KeyboardInterrupt, which may strike between any two steps, finds each in one of them.
+    """
+
+    waiting: deque[_Waiting] = attrs.field(factory=deque)
+    sent: list[_Batch] = attrs.field(factory=list)
+
+    def orphans(self) -> list[_Batch]:
+        """Return the batches whose sender was interrupted."""
+        return [sent for sent in self.sent if sent.owner() is None]
 
 
 class Outbox:
@@ -81,9 +100,7 @@ class Outbox:
         self._options = options
         self._guard = aio.Guard()
         self._slots: WeakSet[_Slot] = WeakSet()
-        self._waiting: deque[_Waiting] = deque()
-        self._left: deque[_Batch] = deque()
-        """Batches that were sent by somebody who was interrupted."""
+        self._queue = _Queue()
 
     async def publish(self, fields: list[bytes]) -> str:
         """Append a message; return its id.
@@ -109,7 +126,7 @@ class Outbox:
     async def _publish_together(self, waiting: _Waiting) -> str:
         try:
             with self._guard:
-                self._waiting.append(waiting)
+                self._queue.waiting.append(waiting)
                 self._appoint()
             while not waiting.is_over:
                 if waiting.slot is not None:
@@ -136,82 +153,114 @@ class Outbox:
         try:
             for _ in range(_IN_A_ROW):
                 with self._guard:
-                    sent = self._left.popleft() if self._left else self._next(slot)
+                    sent = self._next(slot)
                 if sent is None or not await self._carry_out(sent, slot):
                     return
         finally:
+            with self._guard:
+                for left in self._queue.sent:
+                    if left.owner() is slot:
+                        left.owner = _nobody
             self._make_way(slot)
 
     def _next(self, slot: _Slot) -> _Batch | None:
-        """Take messages that wait: half of all there are, so that two batches are alike."""
-        if not self._waiting:
+        """Return what to send: half of all that there is, so that two batches are alike."""
+        queue = self._queue
+        for left in queue.orphans():
+            left.owner = ref(slot)
+            return left
+        if not queue.waiting:
             return None
         on_their_way = sum(one.messages for one in self._slots)
-        most = min(CHUNK_MESSAGES, (len(self._waiting) + on_their_way + 1) // _AT_ONCE)
+        most = min(CHUNK_MESSAGES, (len(queue.waiting) + on_their_way + 1) // _AT_ONCE)
         taken: list[_Waiting] = []
-        size = 0
-        while self._waiting and len(taken) < most:
-            size += sum(map(len, self._waiting[0].fields))
+        size = seen = 0
+        for waiting in islice(queue.waiting, most):
+            size += sum(map(len, waiting.fields))
             if taken and size > CHUNK_BYTES:
                 break
-            taken.append(self._waiting.popleft())
+            seen += 1
+            if not waiting.is_gone:
+                taken.append(waiting)
+        others = deque(islice(queue.waiting, seen, None))
+        if not taken:
+            self._queue = _Queue(others, queue.sent)
+            return None
+        sent = _Batch(taken, ref(slot))
+        self._queue = _Queue(others, [*queue.sent, sent])
         slot.messages = len(taken)
-        operation = batch([waiting.fields for waiting in taken], self._options)
-        return _Batch(taken, self._producer.number(self._stream, operation))
+        return sent
 
     async def _carry_out(self, sent: _Batch, slot: _Slot) -> bool:
         """Send a batch until it is known what came of it; return whether that was soon."""
+        if sent.numbered is None:
+            operation = batch([waiting.fields for waiting in sent.messages], self._options)
+            sent.numbered = self._producer.number(self._stream, operation)
+        numbered = sent.numbered
         try:
-            result = await self._producer.finish(sent.numbered, lambda: self._make_way(slot))
+            if sent.result is None:
+                sent.result = await self._producer.resolve(numbered, lambda: self._make_way(slot))
         except StepRedisError as error:
             for waiting in sent.messages:
                 waiting.failed(error)
+            self._done(sent, [])
+            self._producer.give_up(numbered)
             return False
         except BaseException:
             # What came of it is asked for by somebody else.
-            sent.numbered.interrupted()
-            with self._guard:
-                self._left.append(sent)
+            numbered.interrupted()
             raise
-        ids, refusal = read_ids(result)
+        ids, refusal = read_ids(sent.result)
         for waiting, written in zip(sent.messages, ids, strict=False):
             waiting.written = written
             waiting.ticket.wake()
+        refused = sent.messages[len(ids) :]
         if refusal is not None:
-            refused, *others = sent.messages[len(ids) :]
-            refused.failed(reply_failure(refusal, self._producer.connections.target))
-            # They were not tried.
-            with self._guard:
-                self._waiting.extendleft(reversed(others))
+            refused.pop(0).failed(reply_failure(refusal, self._producer.connections.target))
+        # Those behind it were not tried.
+        self._done(sent, refused)
+        self._producer.lanes.give(numbered.lane)
         return slot in self._slots
+
+    def _done(self, sent: _Batch, untried: list[_Waiting]) -> None:
+        """All callers of a batch were told, but those whose messages go with the next one."""
+        with self._guard:
+            waiting = self._queue.waiting
+            others = [one for one in self._queue.sent if one is not sent]
+            self._queue = _Queue(deque([*untried, *waiting]) if untried else waiting, others)
 
     def _make_way(self, slot: _Slot) -> None:
         """Let others go: a batch has arrived, or its reply was lost, which may take long."""
         with self._guard:
             self._slots.discard(slot)
-            if self._waiting or self._left:
+            if self._queue.waiting or self._queue.sent:
                 self._appoint()
 
     def _appoint(self) -> None:
         """Let some who wait send the next batches; the guard is held."""
-        for waiting in self._waiting or [one for left in self._left for one in left.messages]:
-            if len(self._slots) >= _AT_ONCE:
-                return
-            if waiting.slot is None and not waiting.is_gone:
+        if len(self._slots) >= _AT_ONCE:
+            return
+        left = [waiting for sent in self._queue.orphans() for waiting in sent.messages]
+        for waiting in chain(left, self._queue.waiting):
+            if waiting.slot is None and not waiting.is_gone and not waiting.is_over:
                 waiting.slot = _Slot()
                 self._slots.add(waiting.slot)
                 waiting.ticket.wake()
+                if len(self._slots) >= _AT_ONCE:
+                    return
 
     def _leave(self, waiting: _Waiting) -> None:
         """A caller was interrupted; if its message was not sent yet, it never is."""
         with self._guard:
             waiting.is_gone = True
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
-            for left in list(self._left):
-                if all(one.is_gone for one in left.messages):
-                    self._left.remove(left)
             if waiting.slot is not None:
                 self._slots.discard(waiting.slot)
                 waiting.slot = None
             self._appoint()
+            if not self._slots:
+                # Nobody is left who waits for any of these.
+                self._queue = _Queue()
+
+
+def _nobody() -> None:
+    """Stand for what is not there any more."""

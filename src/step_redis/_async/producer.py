@@ -91,11 +91,15 @@ class Producer:
         try:
             result = await self.resolve(numbered, tell_lost)
         except StepRedisError:
-            if numbered.withdraw():
-                self.lanes.give(numbered.lane)
+            self.give_up(numbered)
             raise
         self.lanes.give(numbered.lane)
         return result
+
+    def give_up(self, numbered: Numbered) -> None:
+        """Let the lane of an operation that failed be used on, if it can be."""
+        if numbered.withdraw():
+            self.lanes.give(numbered.lane)
 
     async def resolve(
         self, numbered: Numbered, tell_lost: Callable[[], None] | None = None
