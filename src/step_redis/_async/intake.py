@@ -18,6 +18,9 @@ from .settler import Settler
 BLOCK_SECONDS = 0.5
 """The longest BLOCK of one read: so long may stopping wait for it."""
 
+_FEW = 16
+"""So many messages are soon handled."""
+
 
 class Intake:
     """Reads while there is room; what comes too late is handed back."""
@@ -108,3 +111,6 @@ class Intake:
                 self._membership.was_lost()
             else:
                 self._membership.arrived(new)
+        if new and len(new) < _FEW:
+            # Their handling begins before the next read is made.
+            await aio.give_way()

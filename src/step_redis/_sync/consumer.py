@@ -156,7 +156,8 @@ class StepRedisConsumer:
         A message is acknowledged when ``handle`` returns, unless it settled the message itself,
         and retried or given up as the retry policy says when it raises. Entries that cannot be
         decoded go to the dead-letter stream without being handled. Acknowledgements wait some
-        milliseconds for others, which go with the same call; there are none left when it returns.
+        milliseconds for others, which go with the same call. None are left when it returns, unless
+        the server was away until the grace time was over; then those messages come again.
 
         Args:
             handle: Called with each message. It must be able to meet a message twice: if it, or
