@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,6 +15,8 @@ import attrs
 import pytest
 
 import step_redis
+from step_redis._sync import outbox
+from step_redis.deadline import now
 from step_redis.sync import StepRedisPool, StepRedisStream
 
 # An interrupt within redis-py's connect leaves a socket to the garbage collector.
@@ -98,17 +100,16 @@ def test_interrupted_300_times(stream, key, redis):
 
 
 class Bomb:
-    """Raises KeyboardInterrupt before the n-th line that runs within a function of ours."""
+    """Raises KeyboardInterrupt before the n-th line that runs within a call."""
 
-    def __init__(self, lines: int, function: str = "receive_message") -> None:
+    def __init__(self, lines: int) -> None:
         self.left = lines
-        self.function = function
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         path = frame.f_code.co_filename
         ours = path.startswith(OURS)
         talks = path.endswith("redis/connection.py") or "/redis/_parsers/" in path
-        if not (ours or talks) or not is_inside(self.function, frame):
+        if not (ours or talks) or not is_inside("receive_message", frame):
             return None
         if event == "line":
             self.left -= 1
@@ -150,10 +151,19 @@ def test_interrupted_at_every_line(params, key, redis, wait_ms):
     assert n > 100
 
 
-def test_interrupted_while_sending_for_others(params, key, redis):
-    """Wherever it strikes whoever sends what others publish: they get their ids, each once."""
-    roomy = attrs.evolve(params, max_connections=1000)
-    over, confirmed = threading.Event(), []
+@pytest.mark.parametrize("step", ["_Batch", "islice", "batch", "read_ids"])
+def test_interrupted_while_sending_for_others(params, key, redis, monkeypatch, step):
+    """Whatever it strikes of sending what others publish: they get their ids, each once."""
+    real, struck, confirmed, over = getattr(outbox, step), [], [], threading.Event()
+
+    def strike(*args: Any) -> Any:
+        result = real(*args)
+        is_alone = step == "read_ids" and len(result[0]) == 1
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and not is_alone and len(struck) < 20:
+            struck.append(step)
+            raise KeyboardInterrupt
+        return result
 
     def publish(name: str) -> None:
         for n in itertools.count():
@@ -161,27 +171,21 @@ def test_interrupted_while_sending_for_others(params, key, redis):
                 return
             confirmed.append((stream.publish_message(key, {"n": f"{name}:{n}"}), f"{name}:{n}"))
 
-    with StepRedisPool(roomy) as pool, StepRedisStream(pool) as stream:
-        others = [threading.Thread(target=publish, args=(f"t{at}",)) for at in range(4)]
+    with StepRedisPool(params) as pool, StepRedisStream(pool) as stream:
+        others = [threading.Thread(target=publish, args=(f"t{at}",)) for at in range(6)]
+        monkeypatch.setattr(outbox, step, strike)
         for thread in others:
             thread.start()
-        try:
-            for n in range(1, 400):
-                bomb, before = Bomb(n, "_send"), sys.gettrace()
-                sys.settrace(bomb)
-                try:
-                    while bomb.left > 0:
-                        stream.publish_message(key, {"n": "main"})
-                except KeyboardInterrupt:
-                    pass
-                finally:
-                    sys.settrace(before)  # coverage's
-        finally:
-            over.set()
-            for thread in others:
-                thread.join(20)
+        deadline = now() + 30
+        while len(struck) < 20 and now() < deadline:
+            with suppress(KeyboardInterrupt):
+                stream.publish_message(key, {"n": "main"})
+        over.set()
+        for thread in others:
+            thread.join(20)
         assert not [thread for thread in others if thread.is_alive()]
     entries = {id_.decode(): fields[b"n"].decode() for id_, fields in redis.xrange(key)}
     assert all(entries[id_] == n for id_, n in confirmed)
     written = [n for n in entries.values() if n != "main"]
     assert len(written) == len(set(written)) == len(confirmed)
+    assert len(struck) == 20

@@ -91,14 +91,14 @@ class Producer:
         try:
             result = await self.resolve(numbered, tell_lost)
         except StepRedisError:
-            self.give_up(numbered)
+            self.let_go(numbered, is_done=False)
             raise
-        self.lanes.give(numbered.lane)
+        self.let_go(numbered, is_done=True)
         return result
 
-    def give_up(self, numbered: Numbered) -> None:
-        """Let the lane of an operation that failed be used on, if it can be."""
-        if numbered.withdraw():
+    def let_go(self, numbered: Numbered, *, is_done: bool) -> None:
+        """Let the lane of an operation be used on, if it can be."""
+        if is_done or numbered.withdraw():
             self.lanes.give(numbered.lane)
 
     async def resolve(

@@ -254,12 +254,15 @@ class Job:
 def start(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> Job:
     """Start a job."""
     task = asyncio.ensure_future(function(*args))
+    # The loop itself forgets a task for which nobody waits.
+    _unfinished.add(task)
     task.add_done_callback(_look_at)
     return Job(task)
 
 
 def _look_at(task: asyncio.Task[None]) -> None:
     """Take note of a failure: whoever comes next looks at it, and asyncio need not warn."""
+    _unfinished.discard(task)
     if not task.cancelled():
         task.exception()
 

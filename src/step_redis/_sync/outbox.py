@@ -3,6 +3,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from itertools import chain, islice
 from weakref import WeakSet, ref
@@ -21,9 +22,6 @@ from .producer import Producer
 _AT_ONCE = 2
 """How many batches are on their way at once: the server works on one while another is made."""
 
-_IN_A_ROW = 8
-"""How many batches one caller sends before another has to: each change costs threads time."""
-
 
 @attrs.define(eq=False)
 class _Slot:
@@ -39,12 +37,12 @@ class _Slot:
 class _Waiting:
     """A message whose caller waits for what becomes of it."""
 
-    fields: list[bytes]
+    fields: list[bytes] = attrs.field(repr=False)
     ticket: threads.Ticket = attrs.field(factory=threads.Ticket)
     slot: _Slot | None = None
     """What its caller is to send the next batch with."""
     written: str = ""
-    failure: StepRedisError | None = None
+    failure: Exception | None = None
     is_gone: bool = False
     """Whether its caller was interrupted."""
 
@@ -53,10 +51,12 @@ class _Waiting:
         """Whether it is known what became of it."""
         return bool(self.written) or self.failure is not None
 
-    def failed(self, error: StepRedisError) -> None:
-        """Let its caller raise an error, which is its own, since it adds to it."""
-        self.failure = copy(error)
-        self.failure.__cause__ = error.__cause__
+    def failed(self, error: Exception) -> None:
+        """Let its caller raise an error; one of ours is its own, since the call adds to it."""
+        self.failure = error
+        if isinstance(error, StepRedisError):
+            self.failure = copy(error)
+            self.failure.__cause__ = error.__cause__
         self.ticket.wake()
 
 
@@ -69,6 +69,7 @@ class _Batch:
     """Who sends it; if that is nobody any more, the next one goes on."""
     numbered: Numbered | None = None
     result: bytes | None = None
+    failure: Exception | None = None
 
 
 @attrs.define(eq=False)
@@ -133,9 +134,7 @@ class Outbox:
                     # Those who are about to publish come along.
                     threads.give_way()
                     slot, waiting.slot = waiting.slot, None
-                    job = threads.start(self._send, slot)
-                    job.finished(None)
-                    job.result()
+                    threads.start(self._send, slot)
                     continue
                 waiting.ticket.wait()
                 if not waiting.is_over:
@@ -149,13 +148,14 @@ class Outbox:
         return waiting.written
 
     def _send(self, slot: _Slot) -> None:
-        """Send batches of those that wait; it is a job, since whoever sends may be cancelled."""
+        """Send a batch of those that wait; it is a job, since whoever sends may be cancelled."""
         try:
-            for _ in range(_IN_A_ROW):
-                with self._guard:
-                    sent = self._next(slot)
-                if sent is None or not self._carry_out(sent, slot):
-                    return
+            with self._guard:
+                sent = self._next(slot)
+            if sent is not None:
+                if sent.result is None and sent.failure is None:
+                    self._find_out(sent, slot)
+                self._tell(sent)
         finally:
             with self._guard:
                 for left in self._queue.sent:
@@ -191,36 +191,40 @@ class Outbox:
         slot.messages = len(taken)
         return sent
 
-    def _carry_out(self, sent: _Batch, slot: _Slot) -> bool:
-        """Send a batch until it is known what came of it; return whether that was soon."""
-        if sent.numbered is None:
-            operation = batch([waiting.fields for waiting in sent.messages], self._options)
-            sent.numbered = self._producer.number(self._stream, operation)
-        numbered = sent.numbered
+    def _find_out(self, sent: _Batch, slot: _Slot) -> None:
+        """Send a batch until it is known what came of it, which is noted in it."""
         try:
-            if sent.result is None:
-                sent.result = self._producer.resolve(numbered, lambda: self._make_way(slot))
-        except StepRedisError as error:
-            for waiting in sent.messages:
-                waiting.failed(error)
-            self._done(sent, [])
-            self._producer.give_up(numbered)
-            return False
+            if sent.numbered is None:
+                operation = batch([one.fields for one in sent.messages], self._options)
+                sent.numbered = self._producer.number(self._stream, operation)
+            sent.result = self._producer.resolve(
+                sent.numbered, lambda: self._make_way(slot)
+            )
+        except Exception as error:  # noqa: BLE001 - each of the callers raises it
+            sent.failure = error
         except BaseException:
             # What came of it is asked for by somebody else.
-            numbered.interrupted()
+            if sent.numbered is not None:
+                sent.numbered.interrupted()
             raise
-        ids, refusal = read_ids(sent.result)
-        for waiting, written in zip(sent.messages, ids, strict=False):
-            waiting.written = written
-            waiting.ticket.wake()
-        refused = sent.messages[len(ids) :]
-        if refusal is not None:
-            refused.pop(0).failed(reply_failure(refusal, self._producer.connections.target))
-        # Those behind it were not tried.
-        self._done(sent, refused)
-        self._producer.lanes.give(numbered.lane)
-        return slot in self._slots
+
+    def _tell(self, sent: _Batch) -> None:
+        """Tell the callers of a batch; after an interrupt, all of them once more."""
+        untried: list[_Waiting] = []
+        if sent.result is not None:
+            ids, refusal = read_ids(sent.result)
+            for waiting, written in zip(sent.messages, ids, strict=False):
+                waiting.written = written
+                waiting.ticket.wake()
+            if refusal is not None:
+                refused, *untried = sent.messages[len(ids) :]
+                refused.failed(reply_failure(refusal, self._producer.connections.target))
+        elif sent.failure is not None:
+            for waiting in sent.messages:
+                waiting.failed(sent.failure)
+        self._done(sent, untried)
+        if sent.numbered is not None:
+            self._producer.let_go(sent.numbered, is_done=sent.result is not None)
 
     def _done(self, sent: _Batch, untried: list[_Waiting]) -> None:
         """All callers of a batch were told, but those whose messages go with the next one."""
@@ -253,13 +257,17 @@ class Outbox:
         """A caller was interrupted; if its message was not sent yet, it never is."""
         with self._guard:
             waiting.is_gone = True
+            with suppress(ValueError):
+                # It may have been sent.
+                self._queue.waiting.remove(waiting)
             if waiting.slot is not None:
                 self._slots.discard(waiting.slot)
                 waiting.slot = None
             self._appoint()
             if not self._slots:
-                # Nobody is left who waits for any of these.
-                self._queue = _Queue()
+                # Nobody is left who waits for what nobody sends.
+                living = [sent for sent in self._queue.sent if sent.owner() is not None]
+                self._queue = _Queue(sent=living)
 
 
 def _nobody() -> None:
