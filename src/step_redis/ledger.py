@@ -5,7 +5,6 @@ so that numbers need no order among several callers, and gives it back when all 
 resolved. A lane of which something is not resolved is given up.
 """
 
-import os
 import secrets
 from collections import deque
 from collections.abc import Sequence
@@ -58,17 +57,11 @@ class Lanes:
     """The lanes that nobody has just now; shared by tasks and threads."""
 
     def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
+        # After a fork they are the parent's: both would use the same numbers.
         self._idle: Recent[deque[Lane]] = Recent(lambda _: deque(), LEDGER_SECONDS)
-        self._process = os.getpid()
 
     def take(self, stream: str) -> Lane:
         """Return a lane of a stream: the one that was used last, so that few are in use."""
-        if self._process != os.getpid():
-            # After a fork both would use the same numbers, each for messages of its own.
-            self._begin()
         idle = self._idle.of(stream)
         while True:
             try:

@@ -1,5 +1,6 @@
 """What is kept for keys that were used lately, so that it does not pile up."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -19,12 +20,19 @@ class Recent(Generic[T]):
 
     def __init__(self, make: Callable[[Any], T], seconds: float) -> None:
         self._make, self._seconds = make, seconds
+        self._begin()
+
+    def _begin(self) -> None:
         self._values: OrderedDict[Hashable, tuple[T, float]] = OrderedDict()
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     def of(self, key: Hashable) -> T:
         """Return the value of a key; a new one, made of the key, if there is none any more."""
         at = now()
+        if self._process != os.getpid():
+            # After a fork the values are the parent's, and a thread of its may hold the lock.
+            self._begin()
         found = self._values.get(key)
         if found is not None and at - found[1] < min(_EXACT_SECONDS, self._seconds / 2):
             return found[0]

@@ -1,7 +1,6 @@
 # The source of both flavours: build_hooks/generate_sync.py makes _sync/ from it.
 """The part of StepRedisStream that publishes."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -250,9 +249,7 @@ class Publishing(StreamBase):
         if len(fields) > MOST_VALUES or self._producer.is_plain(stream):
             return await self._append_plainly(stream, fields, options)
         try:
-            # After a fork the parent's callers are not here.
-            outbox = self._outboxes.of((stream, options, os.getpid()))
-            return await outbox.publish(fields)
+            return await self._outboxes.of((stream, options)).publish(fields)
         except StepRedisError as error:
             if not self._producer.may_fall_back(error):
                 raise
@@ -260,8 +257,8 @@ class Publishing(StreamBase):
             self._producer.fell_back(stream, error)
             return written
 
-    def _outbox(self, key: tuple[str, tuple[Argument, ...], int]) -> Outbox:
-        stream, options, _ = key
+    def _outbox(self, key: tuple[str, tuple[Argument, ...]]) -> Outbox:
+        stream, options = key
         # Refused here, a name leaves nothing behind.
         derived_key(stream, "ledger")
         return Outbox(self._producer, stream, options)

@@ -26,6 +26,9 @@ from .publishing import Publishing
 from .receiving import Receiving
 from .trimmer import Trimmer
 
+_OUTBOX_SECONDS = 10
+"""For how long an outbox is kept that nobody uses; two of one stream do no harm."""
+
 
 class StepRedisStream(Publishing, Receiving):
     """Streams and consumer groups of one server.
@@ -75,7 +78,7 @@ class StepRedisStream(Publishing, Receiving):
         self._owns_readers = not isinstance(pool, StepRedisPool)
         self._readers = {}
         self._producer = Producer(self._connections, self._logger, retry_seconds)
-        self._outboxes = Recent(self._outbox, LEDGER_SECONDS)
+        self._outboxes = Recent(self._outbox, _OUTBOX_SECONDS)
         self._trimmer = Trimmer(self._connections, self._logger, retention)
 
     async def __aenter__(self) -> Self:

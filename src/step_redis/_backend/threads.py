@@ -95,12 +95,19 @@ class Places:
 
     def __init__(self, places: int) -> None:
         self._places = places
+        self._begin()
+
+    def _begin(self) -> None:
         self._taken: weakref.WeakSet[Place] = weakref.WeakSet()
         self._waiting: deque[weakref.ref[Place]] = deque()
         self._changed = threading.Condition()
+        self._process = os.getpid()
 
     def take(self, place: Place, seconds: float | None) -> bool:
         """Wait until the place can be had, at most so long; return whether it was."""
+        if self._process != os.getpid():
+            # After a fork the threads that had places, or the lock, are not here.
+            self._begin()
         with self._changed:
             if not self._waiting and len(self._taken) < self._places:
                 self._taken.add(place)
@@ -153,24 +160,18 @@ class ConnectionPool(redis.BlockingConnectionPool):
         asking = Place()
         self._asking.add(asking)
         if self._process != os.getpid():
-            # After a fork the connection is the parent's.
+            # After a fork the connection and the other threads are the parent's.
             self._at_hand.clear()
+            self._asking.clear()
             self._process = os.getpid()
-        connection = None
-        try:
-            if self._at_hand:
-                with suppress(IndexError):
-                    # Another thread may have been quicker.
-                    connection = self._at_hand.pop()
-            if connection is not None:
+        if self._at_hand:
+            with suppress(IndexError):
+                # Another thread may have been quicker.
+                connection = self._at_hand.pop()
                 if _is_usable(connection):
                     return connection
+                # Once at most, whatever strikes: it must not be lent twice.
                 self.release(connection)  # type: ignore[no-untyped-call]  # redis-py's
-        except BaseException:
-            if connection is not None:
-                connection.disconnect()
-                self.release(connection)  # type: ignore[no-untyped-call]  # redis-py's
-            raise
         lent: Connection = super().get_connection(  # type: ignore[no-untyped-call]  # redis-py's
             *args, **kwargs
         )
@@ -195,11 +196,9 @@ class ConnectionPool(redis.BlockingConnectionPool):
 
 def _is_usable(connection: Connection) -> bool:
     """Whether a connection is open, and nothing is left in it; it is closed otherwise."""
-    try:
+    with suppress(redis.exceptions.ConnectionError):
         if connection.is_connected and not connection.can_read():
             return True
-    except redis.exceptions.ConnectionError:
-        pass
     connection.disconnect()
     return False
 

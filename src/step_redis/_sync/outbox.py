@@ -197,9 +197,7 @@ class Outbox:
             if sent.numbered is None:
                 operation = batch([one.fields for one in sent.messages], self._options)
                 sent.numbered = self._producer.number(self._stream, operation)
-            sent.result = self._producer.resolve(
-                sent.numbered, lambda: self._make_way(slot)
-            )
+            sent.result = self._producer.resolve(sent.numbered, lambda: self._make_way(slot))
         except Exception as error:  # noqa: BLE001 - each of the callers raises it
             sent.failure = error
         except BaseException:

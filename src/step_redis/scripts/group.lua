@@ -56,13 +56,19 @@ local function pending(consumer, limit, from)
 end
 
 -- Which of some ids are pending with the caller: id -> row. Ids in rising order are looked up at once,
--- others that lie apart one by one.
+-- as long as they are a good part of what the caller holds there; others one by one.
 local function owned(ids)
-  local rows, from = {}, ids[1]
+  local rows, wanted, from = {}, {}, ids[1]
+  for _, id in ipairs(ids) do wanted[id] = true end
   while #ids > 2 do
-    local page = redis.call('XPENDING', stream, group, from, ids[#ids], #ids, caller)
-    for _, row in ipairs(page) do rows[row[1]] = row end
-    if #page < #ids then break end
+    local page, found = redis.call('XPENDING', stream, group, from, ids[#ids], #ids, caller), 0
+    for _, row in ipairs(page) do
+      if wanted[row[1]] then
+        rows[row[1]] = row
+        found = found + 1
+      end
+    end
+    if #page < #ids or found < #ids / 4 then break end
     from = '(' .. page[#page][1]
   end
   for _, id in ipairs(ids) do
