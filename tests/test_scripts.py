@@ -450,3 +450,20 @@ def test_many_at_once(group, redis):
     assert sorted(found) == sorted(ids)
     assert group.do("ack", fresh, ids) == [b"OK"]
     assert group.pending() == {}
+
+
+@pytest.mark.parametrize("apart", [1, 2, 500])
+def test_acknowledging_costs_what_is_acknowledged(private_server, apart):
+    """However much the caller holds between the messages, few lookups find them."""
+    with private_server().client() as client:
+        group = Group(client, "orders")
+        ids = [f"{n}-0" for n in range(1, 2001)]
+        group.make(*ids)
+        consumer = group.join()
+        group.read(consumer)
+        client.config_resetstat()
+        chosen = ids[::apart][:200]
+        assert group.do("ack", consumer, chosen) == [b"OK"]
+        calls = client.info("commandstats")["cmdstat_xpending"]["calls"]
+        assert calls <= (1 if apart == 1 else len(chosen) + 2)
+        assert client.xpending("orders", "g")["pending"] == len(ids) - len(chosen)

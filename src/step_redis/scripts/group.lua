@@ -58,9 +58,9 @@ end
 -- Which of some ids are pending with the caller: id -> row. Ids in rising order are looked up at once,
 -- as long as they are a good part of what the caller holds there; others one by one.
 local function owned(ids)
-  local rows, wanted, from = {}, {}, ids[1]
+  local rows, wanted, missing, from = {}, {}, #ids, ids[1]
   for _, id in ipairs(ids) do wanted[id] = true end
-  while #ids > 2 do
+  while #ids > 2 and missing > 0 do
     local page, found = redis.call('XPENDING', stream, group, from, ids[#ids], #ids, caller), 0
     for _, row in ipairs(page) do
       if wanted[row[1]] then
@@ -68,6 +68,7 @@ local function owned(ids)
         found = found + 1
       end
     end
+    missing = missing - found
     if #page < #ids or found < #ids / 4 then break end
     from = '(' .. page[#page][1]
   end
