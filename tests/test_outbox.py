@@ -169,3 +169,36 @@ async def test_large_messages_go_in_calls_of_a_megabyte(stream, key, redis):
     calls = (stream.publish_message(key, {"n": n, "x": "x" * 300_000}) for n in range(CALLERS))
     await asyncio.gather(*calls)
     assert sorted(written(redis, key)) == list(range(CALLERS))
+
+
+async def test_what_nobody_expected(flavour, stream, key, redis, monkeypatch):
+    """An error of nobody's after the reply came: no later message is told another's id."""
+    await stream.publish_message(key, {"n": -1})
+    real, left = flavour.backend.exchange, [3]
+
+    def strike(result):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise RuntimeError("planted")
+        return result
+
+    if flavour.name == "asyncio":
+
+        async def exchange(*args):
+            return strike(await real(*args))
+    else:
+
+        def exchange(*args):
+            return strike(real(*args))
+
+    monkeypatch.setattr(flavour.backend, "exchange", exchange)
+    outcomes = await publish_at_once(stream, key, CALLERS)
+    monkeypatch.undo()
+    outcomes += await asyncio.gather(
+        *(stream.publish_message(key, {"n": CALLERS + n}) for n in range(CALLERS))
+    )
+    entries = {id_.decode(): int(fields[b"n"]) for id_, fields in redis.xrange(key)}
+    told = {n: outcome for n, outcome in enumerate(outcomes) if isinstance(outcome, str)}
+    assert {entries[id_]: id_ for id_ in told.values()} == told
+    assert len(told) < 2 * CALLERS
+    assert len(set(entries.values())) == len(entries)

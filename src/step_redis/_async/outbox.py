@@ -52,11 +52,9 @@ class _Waiting:
         return bool(self.written) or self.failure is not None
 
     def failed(self, error: Exception) -> None:
-        """Let its caller raise an error; one of ours is its own, since the call adds to it."""
-        self.failure = error
-        if isinstance(error, StepRedisError):
-            self.failure = copy(error)
-            self.failure.__cause__ = error.__cause__
+        """Let its caller raise an error, which is its own, since the call adds to it."""
+        self.failure = copy(error)
+        self.failure.__cause__ = error.__cause__
         self.ticket.wake()
 
 
@@ -198,8 +196,14 @@ class Outbox:
                 operation = batch([one.fields for one in sent.messages], self._options)
                 sent.numbered = self._producer.number(self._stream, operation)
             sent.result = await self._producer.resolve(sent.numbered, lambda: self._make_way(slot))
-        except Exception as error:  # noqa: BLE001 - each of the callers raises it
+            _check_count(sent.messages, sent.result)
+        except StepRedisError as error:
             sent.failure = error
+        except Exception as error:  # noqa: BLE001 - each of the callers raises it
+            # Nobody knows what came of it, so that its number must not be used again.
+            if sent.numbered is not None:
+                sent.numbered.interrupted()
+            sent.result, sent.failure = None, error
         except BaseException:
             # What came of it is asked for by somebody else.
             if sent.numbered is not None:
@@ -266,6 +270,16 @@ class Outbox:
                 # Nobody is left who waits for what nobody sends.
                 living = [sent for sent in self._queue.sent if sent.owner() is not None]
                 self._queue = _Queue(sent=living)
+
+
+def _check_count(messages: Sequence[_Waiting], result: bytes) -> None:
+    """Refuse ids that are not those of the messages, rather than tell anybody another's."""
+    ids, refusal = read_ids(result)
+    if len(ids) != len(messages) and (refusal is None or len(ids) > len(messages)):
+        raise StepRedisError(
+            f"the server answered with {len(ids)} ids for {len(messages)} messages",
+            outcome_unknown=True,
+        )
 
 
 def _nobody() -> None:

@@ -112,10 +112,14 @@ class ConnectionPool(redis.asyncio.BlockingConnectionPool):
         """Lend a connection that works."""
         connection, self._at_hand = self._at_hand, None
         if connection is not None:
-            if connection.is_connected and not await connection.can_read():
-                return connection
-            await connection.disconnect(nowait=True)
-            await self.release(connection)
+            try:
+                if connection.is_connected and not await connection.can_read():
+                    return connection
+                await connection.disconnect(nowait=True)
+            except redis.exceptions.ConnectionError:
+                # It was closed then.
+                pass
+            await give_connection(self, connection)
         self._asking += 1
         try:
             lent: Connection = await super().get_connection(  # type: ignore[no-untyped-call]  # redis-py's

@@ -164,14 +164,16 @@ class ConnectionPool(redis.BlockingConnectionPool):
             self._at_hand.clear()
             self._asking.clear()
             self._process = os.getpid()
+        connection = None
         if self._at_hand:
+            # Another thread may be quicker.
             with suppress(IndexError):
-                # Another thread may have been quicker.
                 connection = self._at_hand.pop()
-                if _is_usable(connection):
-                    return connection
-                # Once at most, whatever strikes: it must not be lent twice.
-                self.release(connection)  # type: ignore[no-untyped-call]  # redis-py's
+        if connection is not None:
+            if _is_usable(connection):
+                return connection
+            # Once at most, whatever strikes: it must not be lent twice.
+            self.release(connection)  # type: ignore[no-untyped-call]  # redis-py's
         lent: Connection = super().get_connection(  # type: ignore[no-untyped-call]  # redis-py's
             *args, **kwargs
         )
