@@ -6,6 +6,7 @@ from collections import Counter
 import attrs
 import pytest
 
+from proxy import Proxy
 from step_redis import NotAStreamError, ServerError, StepRedisPoolParams
 
 CALLERS = 40
@@ -30,23 +31,28 @@ async def publish_at_once(stream, key, count):
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
-async def test_they_share_calls(flavour, private_server, key):
-    """Each caller gets the id of its own message, and many messages go by one script call."""
+async def test_they_share_calls(flavour, private_server, key, until):
+    """While two calls are on their way the others wait, then go together; each gets its own id."""
     server = private_server()
-    async with (
-        flavour.pool(StepRedisPoolParams.from_url(server.url)) as pool,
-        flavour.stream(pool) as stream,
-    ):
-        await stream.publish_message(key, {"n": -1})
-        with server.client() as redis:
+    with server.client() as redis, Proxy(server.host, server.port) as proxy:
+        options = StepRedisPoolParams(host=proxy.host, port=proxy.port)
+        async with flavour.pool(options) as pool, flavour.stream(pool) as stream:
+            await stream.publish_message(key, {"n": -1})
             redis.config_resetstat()
-            rounds = [await publish_at_once(stream, key, CALLERS) for _ in range(EACH)]
-            calls = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
-            entries = {id_.decode(): int(fields[b"n"]) for id_, fields in redis.xrange(key)}
-    for ids in rounds:
-        assert [entries[id_] for id_ in ids] == list(range(CALLERS))
-    assert len(entries) == 1 + EACH * CALLERS
-    assert calls < EACH * CALLERS / 2
+            proxy.hold_requests(b"EVALSHA", times=2)
+            publishing = asyncio.ensure_future(publish_at_once(stream, key, CALLERS))
+            outbox = getattr(stream, "_blocking", stream)._outboxes.of((key, ()))
+            await until(lambda: proxy.held_requests == 2)
+            on_their_way = sum(slot.messages for slot in outbox._slots)
+            await until(lambda: len(outbox._queue.waiting) == CALLERS - on_their_way)
+            proxy.release_requests()
+            ids = await publishing
+        calls = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+        entries = {id_.decode(): int(fields[b"n"]) for id_, fields in redis.xrange(key)}
+    assert [entries[id_] for id_ in ids] == list(range(CALLERS))
+    assert len(entries) == 1 + CALLERS
+    # Of what waits half goes at a time, and half of the rest.
+    assert calls <= 2 + CALLERS.bit_length()
 
 
 async def test_each_caller_keeps_its_order(stream, key, redis):
