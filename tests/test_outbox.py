@@ -1,6 +1,7 @@
 """Messages that are published at the same time share calls; each caller has its own outcome."""
 
 import asyncio
+import importlib
 from collections import Counter
 
 import attrs
@@ -208,3 +209,25 @@ async def test_what_nobody_expected(flavour, stream, key, redis, monkeypatch):
     assert {entries[id_]: id_ for id_ in told.values()} == told
     assert len(told) < 2 * CALLERS
     assert len(set(entries.values())) == len(entries)
+
+
+async def test_ids_that_are_not_those_of_the_messages(flavour, stream, key, redis, monkeypatch):
+    """Whatever made the server answer so: nobody is told the id of another's message."""
+    outbox = importlib.import_module(
+        f"{flavour.api.StepRedisStream.__module__.rpartition('.')[0]}.outbox"
+    )
+    real = outbox.read_ids
+
+    def short(result):
+        ids, refusal = real(result)
+        return ids[1:] or ids, refusal
+
+    monkeypatch.setattr(outbox, "read_ids", short)
+    outcomes = await publish_at_once(stream, key, CALLERS)
+    monkeypatch.undo()
+    entries = {id_.decode(): int(fields[b"n"]) for id_, fields in redis.xrange(key)}
+    told = {n: outcome for n, outcome in enumerate(outcomes) if isinstance(outcome, str)}
+    assert {entries[id_]: id_ for id_ in told.values()} == told
+    others = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+    assert others
+    assert all(error.outcome_unknown for error in others)

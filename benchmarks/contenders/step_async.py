@@ -104,18 +104,21 @@ async def batches_plain(place: Place, count: int) -> float:
     return await _batches(place, count, retry_seconds=0)
 
 
-async def _run(place: Place, count: int, options: ConsumerOptions) -> float:
+async def _run(place: Place, count: int, options: ConsumerOptions, *, reads: bool = False) -> float:
     meter = Meter(place, count, lambda message: dict(message.data))
     tick = meter.handler()
 
     async def handle(message: StepRedisMessage) -> None:
         tick(message)
 
+    async def handle_reading(message: StepRedisMessage) -> None:
+        tick(message.data and message)
+
     async with (
         _pool(place) as pool,
         StepRedisConsumer(pool, place.stream, place.group, options=options) as consumer,
     ):
-        running = asyncio.create_task(consumer.run(handle))
+        running = asyncio.create_task(consumer.run(handle_reading if reads else handle))
         seconds = await meter.wait_async(running)
         consumer.stop()
         await running
@@ -138,22 +141,7 @@ async def run_many(place: Place, count: int) -> float:
 @consumes("run-asyncio", "step_redis reading data")
 async def run_reading(place: Place, count: int) -> float:
     """Run a consumer whose handler looks at the message, which is decoded then."""
-    meter = Meter(place, count, lambda message: dict(message.data))
-    tick = meter.handler()
-
-    async def handle(message: StepRedisMessage) -> None:
-        tick(message.data and message)
-
-    async with (
-        _pool(place) as pool,
-        StepRedisConsumer(pool, place.stream, place.group) as consumer,
-    ):
-        running = asyncio.create_task(consumer.run(handle))
-        seconds = await meter.wait_async(running)
-        consumer.stop()
-        await running
-    meter.check()
-    return seconds
+    return await _run(place, count, ConsumerOptions(), reads=True)
 
 
 @consumes("receive-asyncio", OURS)

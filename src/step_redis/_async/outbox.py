@@ -9,6 +9,7 @@ from itertools import chain, islice
 from weakref import WeakSet, ref
 
 import attrs
+from redis.exceptions import ResponseError
 
 from step_redis._backend import aio
 from step_redis.commands import Argument
@@ -66,7 +67,8 @@ class _Batch:
     owner: Callable[[], _Slot | None]
     """Who sends it; if that is nobody any more, the next one goes on."""
     numbered: Numbered | None = None
-    result: bytes | None = None
+    result: tuple[list[str], ResponseError | None] | None = None
+    """The ids of those that were written, and why the one behind them was not, if it was not."""
     failure: Exception | None = None
 
 
@@ -119,7 +121,7 @@ class Outbox:
             result = await self._producer.finish(numbered, lambda: self._make_way(alone))
         finally:
             self._make_way(alone)
-        [written], _ = read_ids(result)
+        [written], _ = _read(result, 1)
         return written
 
     async def _publish_together(self, waiting: _Waiting) -> str:
@@ -195,15 +197,14 @@ class Outbox:
             if sent.numbered is None:
                 operation = batch([one.fields for one in sent.messages], self._options)
                 sent.numbered = self._producer.number(self._stream, operation)
-            sent.result = await self._producer.resolve(sent.numbered, lambda: self._make_way(slot))
-            _check_count(sent.messages, sent.result)
-        except StepRedisError as error:
-            sent.failure = error
+            result = await self._producer.resolve(sent.numbered, lambda: self._make_way(slot))
+            sent.result = _read(result, len(sent.messages))
         except Exception as error:  # noqa: BLE001 - each of the callers raises it
-            # Nobody knows what came of it, so that its number must not be used again.
-            if sent.numbered is not None:
+            is_known = isinstance(error, StepRedisError) and not error.outcome_unknown
+            if sent.numbered is not None and not is_known:
+                # Nobody knows what came of it, so that its number must not be used again.
                 sent.numbered.interrupted()
-            sent.result, sent.failure = None, error
+            sent.failure = error
         except BaseException:
             # What came of it is asked for by somebody else.
             if sent.numbered is not None:
@@ -214,7 +215,7 @@ class Outbox:
         """Tell the callers of a batch; after an interrupt, all of them once more."""
         untried: list[_Waiting] = []
         if sent.result is not None:
-            ids, refusal = read_ids(sent.result)
+            ids, refusal = sent.result
             for waiting, written in zip(sent.messages, ids, strict=False):
                 waiting.written = written
                 waiting.ticket.wake()
@@ -272,14 +273,14 @@ class Outbox:
                 self._queue = _Queue(sent=living)
 
 
-def _check_count(messages: Sequence[_Waiting], result: bytes) -> None:
-    """Refuse ids that are not those of the messages, rather than tell anybody another's."""
+def _read(result: bytes, count: int) -> tuple[list[str], ResponseError | None]:
+    """Return what `read_ids` does; refuse ids of other messages, rather than tell anybody those."""
     ids, refusal = read_ids(result)
-    if len(ids) != len(messages) and (refusal is None or len(ids) > len(messages)):
+    if len(ids) > count or (len(ids) < count) != (refusal is not None):
         raise StepRedisError(
-            f"the server answered with {len(ids)} ids for {len(messages)} messages",
-            outcome_unknown=True,
+            f"the server answered with {len(ids)} ids for {count} messages", outcome_unknown=True
         )
+    return ids, refusal
 
 
 def _nobody() -> None:

@@ -262,7 +262,7 @@ def send(connection: Connection, commands: Iterable[Command]) -> None:
 
 def exchange(connection: Connection, commands: Sequence[Command], seconds: float) -> list[Any]:
     """Send commands and return their replies, error replies too; each may take so long."""
-    connection.send_packed_command([packed(commands)], check_health=False)
+    send(connection, commands)
     replies: list[Any] = []
     # No comprehension: CPython 3.12 and 3.13 may skip `finally` for what strikes in one.
     for _ in commands:
