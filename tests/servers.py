@@ -35,6 +35,7 @@ from testcontainers.core.waiting_utils import WaitStrategy
 
 LOOPBACK = "127.0.0.1"
 NOT_LOADED = (b"-LOADING",)
+CUT_OFF = "loaded anyway because aof-load-truncated is enabled"
 # What servers built without TLS say: before Redis 7.2, and since.
 NO_TLS = ("Bad directive", "Failed finding TLS support")
 
@@ -187,7 +188,7 @@ class PrivateServer(Server, abc.ABC):
         self.host, self.port, self.args = LOOPBACK, free_port(), args
         self.tls = None if certificates is None else Tls(free_port(), certificates)
         self._name = name
-        self._folder = Path(tempfile.mkdtemp(prefix="redis-test-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="redis-test-"))
         atexit.register(self.stop)
 
     @property
@@ -221,7 +222,7 @@ class PrivateServer(Server, abc.ABC):
         """End the server for good and delete its data."""
         atexit.unregister(self.stop)
         self._remove()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, not_yet: tuple[bytes, ...]) -> None:
         """Start the program and wait until it answers PING with something not in `not_yet`.
@@ -232,9 +233,29 @@ class PrivateServer(Server, abc.ABC):
         try:
             wait_until(lambda: self._has_ended() or self._answers(not_yet), timeout=30)
         except AssertionError as error:
-            raise StartError(f"{self._name} does not answer; its log:\n{self._log()}") from error
+            raise StartError(
+                f"{self._name} does not answer; its log:\n{self._log()[-2000:]}"
+            ) from error
         if self._has_ended():
-            raise StartError(f"{self._name} ended at once; its log:\n{self._log()}")
+            raise StartError(f"{self._name} ended at once; its log:\n{self._log()[-2000:]}")
+        if CUT_OFF in self._log():
+            self._write_log_anew()
+
+    def _write_log_anew(self) -> None:
+        """Do what an operator has to after a crash that cut the append-only file off.
+
+        Of a transaction or script that was cut off in the middle of a command, Redis leaves the
+        beginning in the file. What is written next would become part of it, and with the next start
+        it would all take effect, or nothing of it.
+        """
+        with self.client() as client:
+            client.bgrewriteaof()
+
+            def is_written() -> bool:
+                said: Any = client.info("persistence")
+                return not said["aof_rewrite_in_progress"] and not said["aof_rewrite_scheduled"]
+
+            wait_until(is_written)
 
     def _answers(self, not_yet: tuple[bytes, ...]) -> bool:
         try:
@@ -262,7 +283,7 @@ class PrivateServer(Server, abc.ABC):
             f"\n{word[2:]}" if word.startswith("--") else f" {json.dumps(word)}"
             for word in (*words, *self.args)
         )
-        path = self._folder / "server.conf"
+        path = self.folder / "server.conf"
         path.write_text(lines + "\n", encoding="utf-8")
         return path
 
@@ -306,13 +327,13 @@ class BinaryServer(PrivateServer):
         self._process.send_signal(signal.SIGCONT)
 
     def _launch(self) -> None:
-        options = {"port": str(self.port), "bind": LOOPBACK, "dir": str(self._folder)}
-        folder = self._folder
+        options = {"port": str(self.port), "bind": LOOPBACK, "dir": str(self.folder)}
+        folder = self.folder
         if self.tls is not None:
             options["tls-port"] = str(self.tls.port)
             folder = self.tls.certificates.ca.parent
         command = [self._name, self._configure(options, folder)]
-        with (self._folder / "server.log").open("wb") as log:
+        with (self.folder / "server.log").open("wb") as log:
             # In a session of its own: Ctrl-C is for the tests, which then stop their servers.
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True
@@ -322,7 +343,7 @@ class BinaryServer(PrivateServer):
         return self._process is None or self._process.poll() is not None
 
     def _log(self) -> str:
-        return (self._folder / "server.log").read_text(errors="replace")[-2000:]
+        return (self.folder / "server.log").read_text(errors="replace")
 
     def _remove(self) -> None:
         self.kill()
@@ -369,8 +390,8 @@ class ContainerServer(PrivateServer):
         self._container = RedisContainer(self._name).waiting_for(_AnswersLater())
         self._container.ports = {"6379": (LOOPBACK, self.port)}
         # The server may run as another user than the tests.
-        self._folder.chmod(0o755)
-        self._container.with_volume_mapping(self._folder, "/configuration")
+        self.folder.chmod(0o755)
+        self._container.with_volume_mapping(self.folder, "/configuration")
         if self.tls is not None:
             self._container.ports["6380"] = (LOOPBACK, self.tls.port)
             self._container.with_volume_mapping(self.tls.certificates.ca.parent, "/certificates")
@@ -387,7 +408,7 @@ class ContainerServer(PrivateServer):
         return self._wrapped.status == "exited"
 
     def _log(self) -> str:
-        return self._wrapped.logs(tail=30).decode(errors="replace")
+        return self._wrapped.logs(tail=100).decode(errors="replace")
 
     def _remove(self) -> None:
         if self._container is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,7 @@ import redis as redis_py
 
 from flavours import Adapter, Threads
 from proxy import Proxy, frame_end
-from servers import ContainerServer, StartError
+from servers import BinaryServer, ContainerServer, StartError
 
 
 @pytest.fixture
@@ -254,6 +255,25 @@ def test_a_killed_server_comes_back_where_it_was(private_server):
             client.ping()
     with server.client() as client:
         assert client.get("key") == b"value"
+
+
+def test_what_a_crash_cut_off_does_not_come_back(private_server):
+    """A script whose effects were half in the append-only file stays undone, starts later too."""
+    server = private_server("--appendonly", "yes", "--appendfsync", "always")
+    if not isinstance(server, BinaryServer):
+        pytest.skip("its files cannot be reached")
+    script = "for n = 1, 2 do redis.call('XADD', 'stream', '*', 'n', n) end"
+    with server.client() as client:
+        client.xadd("stream", {"n": 0})
+        client.eval(script, 0)
+        server.kill()
+        [log] = [path for path in server.folder.rglob("*.aof") if b"XADD" in path.read_bytes()]
+        os.truncate(log, log.read_bytes().rindex(b"XADD") + 8)
+        server.restart()
+        assert client.xlen("stream") == 1
+        client.eval(script, 0)
+        server.restart()
+        assert client.xlen("stream") == 3
 
 
 def test_a_paused_server_answers_late(private_server):
