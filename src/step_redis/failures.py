@@ -37,6 +37,7 @@ __all__ = [
     "no_stream",
     "reply_failure",
     "talk_failure",
+    "tell",
     "told",
 ]
 
@@ -86,18 +87,20 @@ class told:  # noqa: N801 - it is used like a function
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if not isinstance(error, StepRedisError):
-            return
-        subject = self._subject
-        for name in ("stream", "group", "consumer", "message_id"):
-            about = getattr(subject, name)
-            # An argument that is no name may be a message, put in the wrong place.
-            if getattr(error, name) is None and isinstance(about, str):
-                setattr(error, name, about or None)
-        # That a key was used before is for the caller to judge.
-        level = logging.INFO if isinstance(error, DuplicateConflict) else logging.ERROR
-        text = "%s failed: %s: %s"
-        self._logger.log(level, text, subject.action, type(error).__name__, error)
+        if isinstance(error, StepRedisError):
+            tell(self._logger, self._subject, error)
+
+
+def tell(logger: logging.Logger, subject: Subject, error: StepRedisError) -> None:
+    """Do what `told` does with a failure."""
+    for name in ("stream", "group", "consumer", "message_id"):
+        about = getattr(subject, name)
+        # An argument that is no name may be a message, put in the wrong place.
+        if getattr(error, name) is None and isinstance(about, str):
+            setattr(error, name, about or None)
+    # That a key was used before is for the caller to judge.
+    level = logging.INFO if isinstance(error, DuplicateConflict) else logging.ERROR
+    logger.log(level, "%s failed: %s: %s", subject.action, type(error).__name__, error)
 
 
 def connect_failure(

@@ -20,6 +20,7 @@ class Recent(Generic[T]):
 
     def __init__(self, make: Callable[[Any], T], seconds: float) -> None:
         self._make, self._seconds = make, seconds
+        self._exact_seconds = min(_EXACT_SECONDS, seconds / 2)
         self._begin()
 
     def _begin(self) -> None:
@@ -34,7 +35,7 @@ class Recent(Generic[T]):
             # After a fork the values are the parent's, and a thread of its may hold the lock.
             self._begin()
         found = self._values.get(key)
-        if found is not None and at - found[1] < min(_EXACT_SECONDS, self._seconds / 2):
+        if found is not None and at - found[1] < self._exact_seconds:
             return found[0]
         with self._lock:
             found = self._values.pop(key, None)

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
-from itertools import chain, islice
-from weakref import WeakSet, ref
+from itertools import accumulate, chain, islice
+from weakref import ref
 
 import attrs
 from redis.exceptions import ResponseError
@@ -14,9 +14,10 @@ from redis.exceptions import ResponseError
 from step_redis._backend import aio
 from step_redis.commands import Argument
 from step_redis.errors import StepRedisError
-from step_redis.failures import reply_failure
+from step_redis.failures import no_stream, reply_failure
 from step_redis.ledger import Numbered
 from step_redis.publishing import CHUNK_BYTES, CHUNK_MESSAGES, batch, read_ids
+from step_redis.scripts import MOST_VALUES
 
 from .producer import Producer
 
@@ -32,31 +33,58 @@ class _Slot:
     """
 
     messages: int = 0
+    mark: "ref[_Slot] | None" = None
+    """What counts it."""
 
 
-@attrs.define(eq=False)
-class _Waiting:
-    """A message whose caller waits for what becomes of it."""
+class _Slots:
+    """The batches that may be on their way; looked at for each message, so it takes a set of refs.
 
-    fields: list[bytes] = attrs.field(repr=False)
-    ticket: aio.Ticket = attrs.field(factory=aio.Ticket)
-    slot: _Slot | None = None
-    """What its caller is to send the next batch with."""
-    written: str = ""
-    failure: Exception | None = None
-    is_gone: bool = False
-    """Whether its caller was interrupted."""
+    The guard is held to change it; whatever nobody holds any more takes itself out.
+    """
+
+    def __init__(self) -> None:
+        self.marks: set[ref[_Slot]] = set()
+
+    def take(self, messages: int = 0) -> _Slot:
+        """Return another one."""
+        slot = _Slot(messages)
+        slot.mark = ref(slot, self.marks.discard)
+        self.marks.add(slot.mark)
+        return slot
+
+    def free(self, slot: _Slot) -> None:
+        """Let another take its place."""
+        if slot.mark is not None:
+            self.marks.discard(slot.mark)
 
     @property
-    def is_over(self) -> bool:
-        """Whether it is known what became of it."""
-        return bool(self.written) or self.failure is not None
+    def messages(self) -> int:
+        """How many messages are on their way."""
+        slots = [mark() for mark in tuple(self.marks)]
+        return sum(slot.messages for slot in slots if slot is not None)
+
+
+class _Waiting:
+    """A message whose caller waits for what becomes of it; one is made for each message."""
+
+    __slots__ = ("failure", "fields", "is_gone", "slot", "ticket", "written")
+
+    def __init__(self, fields: list[bytes]) -> None:
+        self.fields = fields
+        self.ticket = aio.ticket()
+        self.written = ""
+        self.failure: Exception | None = None
+        self.slot: _Slot | None = None
+        """What its caller is to send the next batch with."""
+        self.is_gone = False
+        """Whether its caller was interrupted."""
 
     def failed(self, error: Exception) -> None:
         """Let its caller raise an error, which is its own, since the call adds to it."""
         self.failure = copy(error)
         self.failure.__cause__ = error.__cause__
-        self.ticket.wake()
+        aio.wake(self.ticket)
 
 
 @attrs.define(eq=False)
@@ -100,7 +128,7 @@ class Outbox:
         self._stream = stream
         self._options = options
         self._guard = aio.Guard()
-        self._slots: WeakSet[_Slot] = WeakSet()
+        self._slots = _Slots()
         self._queue = _Queue()
 
     async def publish(self, fields: list[bytes]) -> str:
@@ -109,43 +137,80 @@ class Outbox:
         Raises:
             StepRedisError: It was refused, or nobody knows whether it was written.
         """
+        if len(fields) > MOST_VALUES or self._producer.is_plain(self._stream):
+            return await self._publish_plainly(fields)
+        try:
+            slot = self._begin_alone()
+            if slot is not None:
+                return await self._publish_alone(fields, slot)
+            # What many do at once is written out here: each call in between would cost a twentieth.
+            waiting = _Waiting(fields)
+            try:
+                with self._guard:
+                    self._queue.waiting.append(waiting)
+                    if len(self._slots.marks) < _AT_ONCE:
+                        self._appoint()
+                while not waiting.written:
+                    if waiting.slot is None:
+                        await aio.woken(waiting.ticket)
+                    if not waiting.written:
+                        await self._go_on(waiting)
+            except BaseException:
+                self._leave(waiting)
+                raise
+        except StepRedisError as error:
+            return await self._fall_back(fields, error)
+        else:
+            return waiting.written
+
+    async def _fall_back(self, fields: list[bytes], error: StepRedisError) -> str:
+        """Append a message plainly, if a script could not be used; raise the failure if not."""
+        if not self._producer.may_fall_back(error):
+            raise error
+        written = await self._publish_plainly(fields)
+        self._producer.fell_back(self._stream, error)
+        return written
+
+    async def _publish_plainly(self, fields: list[bytes]) -> str:
+        [reply] = await self._producer.add_plainly(self._stream, [fields], self._options)
+        if isinstance(reply, ResponseError):
+            raise reply_failure(reply, self._producer.connections.target)
+        if reply is None:
+            raise no_stream()
+        written: str = reply.decode()
+        return written
+
+    def _begin_alone(self) -> _Slot | None:
+        """Return a slot if nothing is on its way."""
+        if self._slots.marks:
+            return None
         with self._guard:
-            alone = None if self._slots else _Slot(1)
-            if alone is not None:
-                self._slots.add(alone)
-        if alone is None:
-            return await self._publish_together(_Waiting(fields))
-        # In the caller's own time: if that is cut short, nobody else is concerned.
+            return None if self._slots.marks else self._slots.take(1)
+
+    async def _publish_alone(self, fields: list[bytes], slot: _Slot) -> str:
+        """Append a message in its caller's own time: if it is cut short, no other is concerned."""
         try:
             numbered = self._producer.number(self._stream, batch([fields], self._options))
-            result = await self._producer.finish(numbered, lambda: self._make_way(alone))
+            result = await self._producer.finish(numbered, lambda: self._make_way(slot))
         finally:
-            self._make_way(alone)
+            self._make_way(slot)
         [written], _ = _read(result, 1)
         return written
 
-    async def _publish_together(self, waiting: _Waiting) -> str:
-        try:
-            with self._guard:
-                self._queue.waiting.append(waiting)
-                self._appoint()
-            while not waiting.is_over:
-                if waiting.slot is not None:
-                    # Those who are about to publish come along.
-                    await aio.give_way()
-                    slot, waiting.slot = waiting.slot, None
-                    aio.start(self._send, slot)
-                    continue
-                await waiting.ticket.wait()
-                if not waiting.is_over:
-                    with self._guard:
-                        self._appoint()
-        except BaseException:
-            self._leave(waiting)
-            raise
+    async def _go_on(self, waiting: _Waiting) -> None:
+        """Do what a caller was woken for: raise its failure, or send the next batch."""
+        # Whoever woke it before told it something, which is looked at now.
+        waiting.ticket = aio.ticket()
         if waiting.failure is not None:
             raise waiting.failure
-        return waiting.written
+        if waiting.slot is not None:
+            # Those who are about to publish come along.
+            await aio.give_way()
+            slot, waiting.slot = waiting.slot, None
+            aio.start(self._send, slot)
+        elif not waiting.written:
+            with self._guard:
+                self._appoint()
 
     async def _send(self, slot: _Slot) -> None:
         """Send a batch of those that wait; it is a job, since whoever sends may be cancelled."""
@@ -171,17 +236,11 @@ class Outbox:
             return left
         if not queue.waiting:
             return None
-        on_their_way = sum(one.messages for one in self._slots)
-        most = min(CHUNK_MESSAGES, (len(queue.waiting) + on_their_way + 1) // _AT_ONCE)
-        taken: list[_Waiting] = []
-        size = seen = 0
-        for waiting in islice(queue.waiting, most):
-            size += sum(map(len, waiting.fields))
-            if taken and size > CHUNK_BYTES:
-                break
-            seen += 1
-            if not waiting.is_gone:
-                taken.append(waiting)
+        together = len(queue.waiting) + self._slots.messages
+        most = min(CHUNK_MESSAGES, (together + 1) // _AT_ONCE)
+        first = list(islice(queue.waiting, most))
+        seen = _fitting(first)
+        taken = [waiting for waiting in first[:seen] if not waiting.is_gone]
         others = deque(islice(queue.waiting, seen, None))
         if not taken:
             self._queue = _Queue(others, queue.sent)
@@ -218,7 +277,7 @@ class Outbox:
             ids, refusal = sent.result
             for waiting, written in zip(sent.messages, ids, strict=False):
                 waiting.written = written
-                waiting.ticket.wake()
+                aio.wake(waiting.ticket)
             if refusal is not None:
                 refused, *untried = sent.messages[len(ids) :]
                 refused.failed(reply_failure(refusal, self._producer.connections.target))
@@ -239,21 +298,21 @@ class Outbox:
     def _make_way(self, slot: _Slot) -> None:
         """Let others go: a batch has arrived, or its reply was lost, which may take long."""
         with self._guard:
-            self._slots.discard(slot)
+            self._slots.free(slot)
             if self._queue.waiting or self._queue.sent:
                 self._appoint()
 
     def _appoint(self) -> None:
         """Let some who wait send the next batches; the guard is held."""
-        if len(self._slots) >= _AT_ONCE:
+        if len(self._slots.marks) >= _AT_ONCE:
             return
         left = [waiting for sent in self._queue.orphans() for waiting in sent.messages]
         for waiting in chain(left, self._queue.waiting):
-            if waiting.slot is None and not waiting.is_gone and not waiting.is_over:
-                waiting.slot = _Slot()
-                self._slots.add(waiting.slot)
-                waiting.ticket.wake()
-                if len(self._slots) >= _AT_ONCE:
+            is_over = waiting.written or waiting.failure is not None
+            if waiting.slot is None and not waiting.is_gone and not is_over:
+                waiting.slot = self._slots.take()
+                aio.wake(waiting.ticket)
+                if len(self._slots.marks) >= _AT_ONCE:
                     return
 
     def _leave(self, waiting: _Waiting) -> None:
@@ -264,13 +323,21 @@ class Outbox:
                 # It may have been sent.
                 self._queue.waiting.remove(waiting)
             if waiting.slot is not None:
-                self._slots.discard(waiting.slot)
+                self._slots.free(waiting.slot)
                 waiting.slot = None
             self._appoint()
-            if not self._slots:
+            if not self._slots.marks:
                 # Nobody is left who waits for what nobody sends.
                 living = [sent for sent in self._queue.sent if sent.owner() is not None]
                 self._queue = _Queue(sent=living)
+
+
+def _fitting(waiting: Sequence[_Waiting]) -> int:
+    """Return how many of the first ones fit into a call: one at least."""
+    if sum(map(len, chain.from_iterable(one.fields for one in waiting))) <= CHUNK_BYTES:
+        return len(waiting)
+    sizes = accumulate(sum(map(len, one.fields)) for one in waiting)
+    return max(1, sum(size <= CHUNK_BYTES for size in sizes))
 
 
 def _read(result: bytes, count: int) -> tuple[list[str], ResponseError | None]:

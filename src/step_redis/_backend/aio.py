@@ -49,6 +49,9 @@ __all__ = [
     "start",
     "start_worker",
     "take_connection",
+    "ticket",
+    "wake",
+    "woken",
 ]
 
 M = TypeVar("M")
@@ -349,30 +352,24 @@ class Signal:
             self._loop.call_soon_threadsafe(self.wake)
 
 
-class Ticket:
-    """What one waits with, until another wakes it."""
+Ticket: TypeAlias = asyncio.Future[None]
+"""What one waits with, once, until another wakes it."""
 
-    __slots__ = ("_future", "_is_woken")
 
-    def __init__(self) -> None:
-        self._future: asyncio.Future[None] | None = None
-        self._is_woken = False
+def ticket() -> Ticket:
+    """Return what to wait with."""
+    return asyncio.Future()
 
-    async def wait(self) -> None:
-        """Wait until woken, also if that was before; it may also end by itself."""
-        if not self._is_woken:
-            self._future = asyncio.get_running_loop().create_future()
-            try:
-                await self._future
-            finally:
-                self._future = None
-        self._is_woken = False
 
-    def wake(self) -> None:
-        """Wake the one who waits."""
-        self._is_woken = True
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+def woken(ticket: Ticket) -> Awaitable[None]:
+    """Wait until woken, also if that was before; it may also end by itself."""
+    return ticket
+
+
+def wake(ticket: Ticket) -> None:
+    """Wake the one who waits."""
+    if not ticket.done():
+        ticket.set_result(None)
 
 
 class Worker:

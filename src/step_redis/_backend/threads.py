@@ -49,6 +49,9 @@ __all__ = [
     "start",
     "start_worker",
     "take_connection",
+    "ticket",
+    "wake",
+    "woken",
 ]
 
 M = TypeVar("M")
@@ -318,24 +321,27 @@ class Signal:
             self._changed.notify_all()
 
 
-class Ticket:
-    """What one waits with, until another wakes it."""
+Ticket: TypeAlias = _thread.LockType
+"""What one waits with, once, until another wakes it."""
 
-    __slots__ = ("_lock",)
 
-    def __init__(self) -> None:
-        self._lock = _thread.allocate_lock()
-        self._lock.acquire()
+def ticket() -> Ticket:
+    """Return what to wait with."""
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    return lock
 
-    def wait(self) -> None:
-        """Wait until woken, also if that was before; it may also end by itself."""
-        self._lock.acquire(timeout=_SIGNAL_SECONDS)
 
-    def wake(self) -> None:
-        """Wake the one who waits."""
-        # Nobody else releases it, and to be woken twice is to be woken.
-        if self._lock.locked():
-            self._lock.release()
+def woken(ticket: Ticket) -> None:
+    """Wait until woken, also if that was before; it may also end by itself."""
+    ticket.acquire(timeout=_SIGNAL_SECONDS)
+
+
+def wake(ticket: Ticket) -> None:
+    """Wake the one who waits."""
+    # Others may do so at the same time: to be woken twice is to be woken.
+    with suppress(RuntimeError):
+        ticket.release()
 
 
 class Worker:

@@ -1,11 +1,9 @@
 # Generated from _async/publishing.py by build_hooks/generate_sync.py. Do not edit.
 """The part of StepRedisStream that publishes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
-
-from redis.exceptions import ResponseError
 
 from step_redis.arguments import check_name, check_number, check_whole
 from step_redis.commands import Argument, xadd_options
@@ -14,8 +12,7 @@ from step_redis.errors import (
     EncodeError,
     StepRedisError,
 )
-from step_redis.failures import Subject, no_stream, reply_failure, told
-from step_redis.keys import derived_key
+from step_redis.failures import Subject, tell, told
 from step_redis.publishing import (
     DUE_LIMIT,
     Chunk,
@@ -33,7 +30,6 @@ from step_redis.publishing import (
     read_once,
 )
 from step_redis.recent import Recent
-from step_redis.scripts import MOST_VALUES
 
 from .batches import Batches
 from .outbox import Outbox
@@ -97,9 +93,10 @@ class Publishing(StreamBase):
             StepRedisError: Anything else; ``outcome_unknown`` says whether the entry may have been
                 written. If scripts cannot be used, it is True when a reply was lost.
         """
-        with told(self._logger, Subject("publish_message", stream_name)):
+        try:
             check_name("stream_name", stream_name)
-            check_whole("max_len", max_len, 1, none="to keep all entries")
+            if max_len is not None:
+                check_whole("max_len", max_len, 1, none="to keep all entries")
             if dedup_id is not None:
                 check_name("dedup_id", dedup_id)
             if dedup_seconds != DAY_SECONDS:
@@ -111,7 +108,7 @@ class Publishing(StreamBase):
                 if self._trimmer.is_on:
                     self._trimmer.before_publishing(stream_name, 1)
                 options = xadd_options(max_len, exact=exact_trim, create=create)
-                return self._append(stream_name, fields, options)
+                return self._outboxes.of((stream_name, options)).publish(fields)
             check_size(fields)
             operation = once(
                 stream_name,
@@ -126,6 +123,10 @@ class Publishing(StreamBase):
             self._trimmer.before_publishing(stream_name, 1)
             result = self._producer.carry_out(stream_name, operation)
             return read_once(result, stream_name, dedup_id)
+        except StepRedisError as error:
+            # `told` would be called for each message.
+            tell(self._logger, Subject("publish_message", stream_name), error)
+            raise
 
     def publish_messages(
         self,
@@ -245,34 +246,8 @@ class Publishing(StreamBase):
             reply = self._connections.run(list_delayed(stream_name, limit), effect=None)
             return read_delayed(reply, stream_name, self._codec)
 
-    def _append(self, stream: str, fields: list[bytes], options: tuple[Argument, ...]) -> str:
-        if len(fields) > MOST_VALUES or self._producer.is_plain(stream):
-            return self._append_plainly(stream, fields, options)
-        try:
-            return self._outboxes.of((stream, options)).publish(fields)
-        except StepRedisError as error:
-            if not self._producer.may_fall_back(error):
-                raise
-            written = self._append_plainly(stream, fields, options)
-            self._producer.fell_back(stream, error)
-            return written
-
     def _outbox(self, key: tuple[str, tuple[Argument, ...]]) -> Outbox:
-        stream, options = key
-        # Refused here, a name leaves nothing behind.
-        derived_key(stream, "ledger")
-        return Outbox(self._producer, stream, options)
-
-    def _append_plainly(
-        self, stream: str, fields: Sequence[bytes], options: Sequence[Argument]
-    ) -> str:
-        [reply] = self._producer.add_plainly(stream, [fields], options)
-        if isinstance(reply, ResponseError):
-            raise reply_failure(reply, self._connections.target)
-        if reply is None:
-            raise no_stream()
-        written: str = reply.decode()
-        return written
+        return Outbox(self._producer, *key)
 
     def _publish_all(
         self,
