@@ -33,17 +33,17 @@ async def publish_at_once(stream, key, count):
 
 
 async def test_they_share_calls(flavour, private_server, key, until):
-    """While two calls are on their way the others wait, then go together; each gets its own id."""
+    """While calls are on their way the others wait, then go together; each gets its own id."""
     server = private_server()
     with server.client() as redis, Proxy(server.host, server.port) as proxy:
         options = StepRedisPoolParams(host=proxy.host, port=proxy.port)
         async with flavour.pool(options) as pool, flavour.stream(pool) as stream:
             await stream.publish_message(key, {"n": -1})
             redis.config_resetstat()
-            proxy.hold_requests(b"EVALSHA", times=2)
+            proxy.hold_requests(b"EVALSHA", times=flavour.backend.BATCHES_AT_ONCE)
             publishing = asyncio.ensure_future(publish_at_once(stream, key, CALLERS))
             outbox = getattr(stream, "_blocking", stream)._outboxes.of((key, ()))
-            await until(lambda: proxy.held_requests == 2)
+            await until(lambda: proxy.held_requests == flavour.backend.BATCHES_AT_ONCE)
             on_their_way = outbox._slots.messages
             await until(lambda: len(outbox._queue.waiting) == CALLERS - on_their_way)
             proxy.release_requests()
@@ -93,12 +93,15 @@ async def test_a_shared_call_is_lost(behind, key, redis, proxy, fault):
     assert proxy.armed == 0
 
 
-async def test_a_call_that_hangs_holds_up_its_own_messages_only(behind, key, redis, proxy, until):
-    """While two calls are lost and tried again, others publish."""
+async def test_a_call_that_hangs_holds_up_its_own_messages_only(
+    flavour, behind, key, redis, proxy, until
+):
+    """While all calls that may be on their way are lost and tried again, others publish."""
     await behind.publish_message(key, {"n": 0})
-    proxy.hold_replies(b"EVALSHA", times=2)
+    at_once = flavour.backend.BATCHES_AT_ONCE
+    proxy.hold_replies(b"EVALSHA", times=at_once)
     first = [asyncio.ensure_future(publish_at_once(behind, key, 2))]
-    await until(lambda: proxy.held_replies == 2)
+    await until(lambda: proxy.held_replies == at_once)
     proxy.cut()
     assert isinstance(await behind.publish_message(key, {"n": 99}), str)
     await asyncio.gather(*first)

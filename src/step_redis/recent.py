@@ -1,9 +1,9 @@
 """What is kept for keys that were used lately, so that it does not pile up."""
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from os import getpid
 from typing import Any, Generic, TypeVar
 
 from step_redis.deadline import now
@@ -26,14 +26,14 @@ class Recent(Generic[T]):
     def _begin(self) -> None:
         self._values: OrderedDict[Hashable, tuple[T, float]] = OrderedDict()
         self._lock = threading.Lock()
-        self._process = os.getpid()
+        self._process = getpid()
 
     def of(self, key: Hashable) -> T:
         """Return the value of a key; a new one, made of the key, if there is none any more."""
-        at = now()
-        if self._process != os.getpid():
+        if self._process != getpid():
             # After a fork the values are the parent's, and a thread of its may hold the lock.
             self._begin()
+        at = now()
         found = self._values.get(key)
         if found is not None and at - found[1] < self._exact_seconds:
             return found[0]

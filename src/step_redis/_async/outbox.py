@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from itertools import accumulate, chain, islice
+from math import ceil
 from weakref import ref
 
 import attrs
@@ -20,9 +21,6 @@ from step_redis.publishing import CHUNK_BYTES, CHUNK_MESSAGES, batch, read_ids
 from step_redis.scripts import MOST_VALUES
 
 from .producer import Producer
-
-_AT_ONCE = 2
-"""How many batches are on their way at once: the server works on one while another is made."""
 
 
 @attrs.define(eq=False)
@@ -148,7 +146,7 @@ class Outbox:
             try:
                 with self._guard:
                     self._queue.waiting.append(waiting)
-                    if len(self._slots.marks) < _AT_ONCE:
+                    if len(self._slots.marks) < aio.BATCHES_AT_ONCE:
                         self._appoint()
                 while not waiting.written:
                     if waiting.slot is None:
@@ -229,7 +227,7 @@ class Outbox:
             self._make_way(slot)
 
     def _next(self, slot: _Slot) -> _Batch | None:
-        """Return what to send: half of all that there is, so that two batches are alike."""
+        """Return what to send: of all that there is so much that all batches are alike."""
         queue = self._queue
         for left in queue.orphans():
             left.owner = ref(slot)
@@ -237,7 +235,7 @@ class Outbox:
         if not queue.waiting:
             return None
         together = len(queue.waiting) + self._slots.messages
-        most = min(CHUNK_MESSAGES, (together + 1) // _AT_ONCE)
+        most = min(CHUNK_MESSAGES, ceil(together / aio.BATCHES_AT_ONCE))
         first = list(islice(queue.waiting, most))
         seen = _fitting(first)
         taken = [waiting for waiting in first[:seen] if not waiting.is_gone]
@@ -304,7 +302,7 @@ class Outbox:
 
     def _appoint(self) -> None:
         """Let some who wait send the next batches; the guard is held."""
-        if len(self._slots.marks) >= _AT_ONCE:
+        if len(self._slots.marks) >= aio.BATCHES_AT_ONCE:
             return
         left = [waiting for sent in self._queue.orphans() for waiting in sent.messages]
         for waiting in chain(left, self._queue.waiting):
@@ -312,7 +310,7 @@ class Outbox:
             if waiting.slot is None and not waiting.is_gone and not is_over:
                 waiting.slot = self._slots.take()
                 aio.wake(waiting.ticket)
-                if len(self._slots.marks) >= _AT_ONCE:
+                if len(self._slots.marks) >= aio.BATCHES_AT_ONCE:
                     return
 
     def _leave(self, waiting: _Waiting) -> None:

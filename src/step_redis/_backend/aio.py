@@ -22,6 +22,7 @@ from step_redis.errors import ConfigurationError, HandlerTimeoutError, PoolClose
 from step_redis.place import Place
 
 __all__ = [
+    "BATCHES_AT_ONCE",
     "Connection",
     "ConnectionPool",
     "Guard",
@@ -64,6 +65,9 @@ RedisPool = redis.asyncio.ConnectionPool
 
 Handler: TypeAlias = Callable[[M], Awaitable[object]]
 """What handles a message."""
+
+BATCHES_AT_ONCE = 2
+"""How many batches of what many publish are on their way: the server has one, one is made."""
 
 sleep = asyncio.sleep
 

@@ -22,6 +22,7 @@ from step_redis.errors import ConfigurationError
 from step_redis.place import Place
 
 __all__ = [
+    "BATCHES_AT_ONCE",
     "Connection",
     "ConnectionPool",
     "Guard",
@@ -62,6 +63,9 @@ RedisPool = redis.ConnectionPool
 
 Handler: TypeAlias = Callable[[M], object]
 """What handles a message."""
+
+BATCHES_AT_ONCE = 1
+"""How many batches of what many publish are on their way: two threads would share the GIL."""
 
 sleep = time.sleep
 
