@@ -44,7 +44,7 @@ async def test_they_share_calls(flavour, private_server, key, until):
             publishing = asyncio.ensure_future(publish_at_once(stream, key, CALLERS))
             outbox = getattr(stream, "_blocking", stream)._outboxes.of((key, ()))
             await until(lambda: proxy.held_requests == flavour.backend.BATCHES_AT_ONCE)
-            on_their_way = outbox._slots.messages
+            on_their_way = sum(slot.messages for slot in outbox._slots.things())
             await until(lambda: len(outbox._queue.waiting) == CALLERS - on_their_way)
             proxy.release_requests()
             ids = await publishing

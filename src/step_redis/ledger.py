@@ -36,16 +36,18 @@ class Lane:
     """The key of what the server remembers of it."""
     number: int = 0
     """The number that was used last."""
+    home: deque["Lane"] | None = None
+    """Where it was taken from."""
     used_at: float = attrs.field(factory=lease_now)
 
     @classmethod
-    def fresh(cls, stream: str) -> "Lane":
+    def fresh(cls, stream: str, home: deque["Lane"] | None = None) -> "Lane":
         """Return a producer that has done nothing yet.
 
         Raises:
             ConfigurationError: No key beside the stream can share its Cluster slot.
         """
-        return cls(stream, derived_key(stream, f"ledger:{secrets.token_hex(8)}"))
+        return cls(stream, derived_key(stream, f"ledger:{secrets.token_hex(8)}"), home=home)
 
     @property
     def is_stale(self) -> bool:
@@ -67,13 +69,15 @@ class Lanes:
             try:
                 lane = idle.pop()
             except IndexError:
-                return Lane.fresh(stream)
+                return Lane.fresh(stream, idle)
             if not lane.is_stale:
                 return lane
 
     def give(self, lane: Lane) -> None:
         """Take back a lane all of whose operations are resolved."""
-        self._idle.of(lane.stream).append(lane)
+        # Where nobody looks any more, after a fork say, it is not used any more.
+        if lane.home is not None:
+            lane.home.append(lane)
 
 
 @attrs.define(eq=False)  # frozen, it would take three times as long to make
@@ -139,7 +143,7 @@ class Numbered:
         return None
 
     def _start_anew(self) -> None:
-        self.lane = Lane.fresh(self.lane.stream)
+        self.lane = Lane.fresh(self.lane.stream, self.lane.home)
         self.lost = None
         self._take_number()
 

@@ -47,6 +47,8 @@ CHUNK_MESSAGES = 500
 CHUNK_BYTES = 1024 * 1024
 """How many bytes, but for the last message of a call."""
 
+_ONE_WRITTEN = "the entry may have been written"
+
 DUE_LIMIT = 100
 """How many delayed messages one call moves."""
 
@@ -171,8 +173,7 @@ def batch(messages: Sequence[Sequence[bytes]], options: Sequence[Argument]) -> O
 
 def written_effect(count: int) -> str:
     """Say what may have happened if the reply to publishing so many messages is lost."""
-    what = "the entry" if count == 1 else f"up to {count} entries"
-    return f"{what} may have been written"
+    return _ONE_WRITTEN if count == 1 else f"up to {count} entries may have been written"
 
 
 def once(

@@ -17,6 +17,7 @@ from step_redis.commands import Argument
 from step_redis.errors import StepRedisError
 from step_redis.failures import no_stream, reply_failure
 from step_redis.ledger import Numbered
+from step_redis.place import Held
 from step_redis.publishing import CHUNK_BYTES, CHUNK_MESSAGES, batch, read_ids
 from step_redis.scripts import MOST_VALUES
 
@@ -27,40 +28,10 @@ from .producer import Producer
 class _Slot:
     """One of the batches that may be on their way.
 
-    It counts as long as somebody holds it: interrupted between any two steps, nobody does.
+    It counts as long as somebody holds it.
     """
 
     messages: int = 0
-    mark: "ref[_Slot] | None" = None
-    """What counts it."""
-
-
-class _Slots:
-    """The batches that may be on their way; looked at for each message, so it takes a set of refs.
-
-    The guard is held to change it; whatever nobody holds any more takes itself out.
-    """
-
-    def __init__(self) -> None:
-        self.marks: set[ref[_Slot]] = set()
-
-    def take(self, messages: int = 0) -> _Slot:
-        """Return another one."""
-        slot = _Slot(messages)
-        slot.mark = ref(slot, self.marks.discard)
-        self.marks.add(slot.mark)
-        return slot
-
-    def free(self, slot: _Slot) -> None:
-        """Let another take its place."""
-        if slot.mark is not None:
-            self.marks.discard(slot.mark)
-
-    @property
-    def messages(self) -> int:
-        """How many messages are on their way."""
-        slots = [mark() for mark in tuple(self.marks)]
-        return sum(slot.messages for slot in slots if slot is not None)
 
 
 class _Waiting:
@@ -126,7 +97,7 @@ class Outbox:
         self._stream = stream
         self._options = options
         self._guard = aio.Guard()
-        self._slots = _Slots()
+        self._slots: Held[_Slot] = Held()
         self._queue = _Queue()
 
     async def publish(self, fields: list[bytes]) -> str:
@@ -146,7 +117,7 @@ class Outbox:
             try:
                 with self._guard:
                     self._queue.waiting.append(waiting)
-                    if len(self._slots.marks) < aio.BATCHES_AT_ONCE:
+                    if len(self._slots.refs) < aio.BATCHES_AT_ONCE:
                         self._appoint()
                 while not waiting.written:
                     if waiting.slot is None:
@@ -180,10 +151,14 @@ class Outbox:
 
     def _begin_alone(self) -> _Slot | None:
         """Return a slot if nothing is on its way."""
-        if self._slots.marks:
+        if self._slots.refs:
             return None
         with self._guard:
-            return None if self._slots.marks else self._slots.take(1)
+            if self._slots.refs:
+                return None
+            slot = _Slot(1)
+            self._slots.add(slot)
+            return slot
 
     async def _publish_alone(self, fields: list[bytes], slot: _Slot) -> str:
         """Append a message in its caller's own time: if it is cut short, no other is concerned."""
@@ -234,7 +209,7 @@ class Outbox:
             return left
         if not queue.waiting:
             return None
-        together = len(queue.waiting) + self._slots.messages
+        together = len(queue.waiting) + sum(one.messages for one in self._slots.things())
         most = min(CHUNK_MESSAGES, ceil(together / aio.BATCHES_AT_ONCE))
         first = list(islice(queue.waiting, most))
         seen = _fitting(first)
@@ -296,21 +271,22 @@ class Outbox:
     def _make_way(self, slot: _Slot) -> None:
         """Let others go: a batch has arrived, or its reply was lost, which may take long."""
         with self._guard:
-            self._slots.free(slot)
+            self._slots.discard(slot)
             if self._queue.waiting or self._queue.sent:
                 self._appoint()
 
     def _appoint(self) -> None:
         """Let some who wait send the next batches; the guard is held."""
-        if len(self._slots.marks) >= aio.BATCHES_AT_ONCE:
+        if len(self._slots.refs) >= aio.BATCHES_AT_ONCE:
             return
         left = [waiting for sent in self._queue.orphans() for waiting in sent.messages]
         for waiting in chain(left, self._queue.waiting):
             is_over = waiting.written or waiting.failure is not None
             if waiting.slot is None and not waiting.is_gone and not is_over:
-                waiting.slot = self._slots.take()
+                waiting.slot = _Slot()
+                self._slots.add(waiting.slot)
                 aio.wake(waiting.ticket)
-                if len(self._slots.marks) >= aio.BATCHES_AT_ONCE:
+                if len(self._slots.refs) >= aio.BATCHES_AT_ONCE:
                     return
 
     def _leave(self, waiting: _Waiting) -> None:
@@ -321,10 +297,10 @@ class Outbox:
                 # It may have been sent.
                 self._queue.waiting.remove(waiting)
             if waiting.slot is not None:
-                self._slots.free(waiting.slot)
+                self._slots.discard(waiting.slot)
                 waiting.slot = None
             self._appoint()
-            if not self._slots.marks:
+            if not self._slots.refs:
                 # Nobody is left who waits for what nobody sends.
                 living = [sent for sent in self._queue.sent if sent.owner() is not None]
                 self._queue = _Queue(sent=living)

@@ -115,8 +115,8 @@ class ConnectionPool(redis.asyncio.BlockingConnectionPool):
     _at_hand: Connection | None = None
     _asking = 0
 
-    async def get_connection(self, *args: Any, **kwargs: Any) -> Connection:
-        """Lend a connection that works."""
+    async def at_hand(self) -> Connection | None:
+        """Lend the connection that is at hand, if there is one and it works."""
         connection, self._at_hand = self._at_hand, None
         if connection is not None:
             try:
@@ -127,6 +127,13 @@ class ConnectionPool(redis.asyncio.BlockingConnectionPool):
                 # It was closed then.
                 pass
             await give_connection(self, connection)
+        return None
+
+    async def get_connection(self, *args: Any, **kwargs: Any) -> Connection:
+        """Lend a connection that works."""
+        connection = await self.at_hand()
+        if connection is not None:
+            return connection
         self._asking += 1
         try:
             lent: Connection = await super().get_connection(  # type: ignore[no-untyped-call]  # redis-py's
@@ -158,6 +165,9 @@ def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
 
 async def take_connection(pool: RedisPool) -> Connection:
     """Return a connection of a pool of redis-py."""
+    at_hand = await pool.at_hand() if isinstance(pool, ConnectionPool) else None
+    if at_hand is not None:
+        return at_hand
     cancels = _cancels()
     try:
         connection: Connection = await pool.get_connection()
@@ -183,6 +193,8 @@ def _cancels() -> int:
 
 async def check_health(connection: Connection) -> None:
     """Ask a connection that was idle for long for a sign of life."""
+    if not connection.health_check_interval:
+        return
     cancels = _cancels()
     await connection.check_health()
     if _cancels() > cancels:
@@ -202,8 +214,8 @@ async def exchange(
 ) -> list[Any]:
     """Send commands and return their replies, error replies too; each may take so long."""
     replies: list[Any] = []
-    cancels = _cancels()
-    # One deadline for all that it takes: redis-py's own make a task of each sending.
+    # One deadline for all that it takes: redis-py's own make a task of each sending, and swallow
+    # cancels.
     limit, connection.socket_timeout = connection.socket_timeout, None
     try:
         async with asyncio.timeout(seconds) as deadline:
@@ -214,8 +226,6 @@ async def exchange(
                 replies.append(await _reply(connection))
     finally:
         connection.socket_timeout = limit
-    if _cancels() > cancels:
-        raise asyncio.CancelledError
     return replies
 
 

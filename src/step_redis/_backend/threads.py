@@ -19,7 +19,7 @@ from step_redis.arguments import HandlerKindError
 from step_redis.commands import Command, packed
 from step_redis.deadline import Deadline, now
 from step_redis.errors import ConfigurationError
-from step_redis.place import Place
+from step_redis.place import Held, Place
 
 __all__ = [
     "BATCHES_AT_ONCE",
@@ -105,9 +105,11 @@ class Places:
         self._begin()
 
     def _begin(self) -> None:
-        self._taken: weakref.WeakSet[Place] = weakref.WeakSet()
+        self._taken: Held[Place] = Held()
         self._waiting: deque[weakref.ref[Place]] = deque()
-        self._changed = threading.Condition()
+        # Taken by itself, it is C code, which a KeyboardInterrupt does not leave locked.
+        self._guard = _thread.RLock()
+        self._changed = threading.Condition(self._guard)
         self._process = os.getpid()
 
     def take(self, place: Place, seconds: float | None) -> bool:
@@ -115,8 +117,8 @@ class Places:
         if self._process != os.getpid():
             # After a fork the threads that had places, or the lock, are not here.
             self._begin()
-        with self._changed:
-            if not self._waiting and len(self._taken) < self._places:
+        with self._guard:
+            if not self._waiting and len(self._taken.refs) < self._places:
                 self._taken.add(place)
                 return True
             deadline = Deadline.after(seconds)
@@ -138,11 +140,11 @@ class Places:
     def _is_next(self, mine: weakref.ref[Place]) -> bool:
         while self._waiting[0]() is None:
             self._waiting.popleft()
-        return self._waiting[0] is mine and len(self._taken) < self._places
+        return self._waiting[0] is mine and len(self._taken.refs) < self._places
 
     def give(self, place: Place) -> None:
         """Give the place back, if it was had."""
-        with self._changed:
+        with self._guard:
             self._taken.discard(place)
             if self._waiting:
                 self._changed.notify_all()
@@ -157,7 +159,7 @@ class ConnectionPool(redis.BlockingConnectionPool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # No lock: a KeyboardInterrupt could leave it locked. Each step on these is one.
-        self._asking: weakref.WeakSet[Place] = weakref.WeakSet()
+        self._asking: Held[Place] = Held()
         self._at_hand: deque[Connection] = deque()
         self._process = os.getpid()
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # redis-py's
@@ -169,7 +171,7 @@ class ConnectionPool(redis.BlockingConnectionPool):
         if self._process != os.getpid():
             # After a fork the connection and the other threads are the parent's.
             self._at_hand.clear()
-            self._asking.clear()
+            self._asking.refs.clear()
             self._process = os.getpid()
         connection = None
         if self._at_hand:
@@ -188,12 +190,12 @@ class ConnectionPool(redis.BlockingConnectionPool):
 
     def keep(self, connection: Connection) -> bool:
         """Have a connection at hand instead of taking it back; return whether that is done."""
-        if self._at_hand or self._asking or self._process != os.getpid():
+        if self._at_hand or self._asking.refs or self._process != os.getpid():
             return False
         if not connection.is_connected or connection.should_reconnect():
             return False
         self._at_hand.append(connection)
-        if not self._asking:
+        if not self._asking.refs:
             return True
         try:
             # Somebody asked meanwhile, and may not have seen it.
@@ -205,9 +207,12 @@ class ConnectionPool(redis.BlockingConnectionPool):
 
 def _is_usable(connection: Connection) -> bool:
     """Whether a connection is open, and nothing is left in it; it is closed otherwise."""
-    with suppress(redis.exceptions.ConnectionError):
+    try:
         if connection.is_connected and not connection.can_read():
             return True
+    except redis.exceptions.ConnectionError:
+        # It was closed meanwhile.
+        pass
     connection.disconnect()
     return False
 

@@ -155,8 +155,10 @@ class Connections:
         self._commands.disconnect()
 
     def _take_place(self, places: threads.Places, place: Place, within: float | None) -> None:
-        limits = [limit for limit in (within, self._available_seconds) if limit is not None]
-        if places.take(place, min(limits, default=None)):
+        seconds = self._available_seconds
+        if within is not None:
+            seconds = within if seconds is None else min(within, seconds)
+        if places.take(place, seconds):
             return
         which, limit = "", "max_connections or connection_available_timeout"
         if places is self._reader_places:
