@@ -10,7 +10,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 import step_redis
-from step_redis import ServerError, recent
+from step_redis import ServerError, ledger, recent
 from step_redis.ledger import LEDGER_SECONDS, Lane, Lanes, Numbered, Operation
 from step_redis.publishing import batch, read_ids
 from step_redis.script_calls import ScriptCall
@@ -89,6 +89,29 @@ def test_the_ledger_expires(producer, redis):
     assert LEDGER_SECONDS - 60 < seconds <= LEDGER_SECONDS
     numbers = {slot: text.split()[0] for slot, text in redis.hgetall(producer.lane.ledger).items()}
     assert numbers == {b"1": b"299", b"0": b"300"}
+
+
+def test_the_ledger_is_kept_as_long_as_its_producer_works(producer, redis, monkeypatch):
+    """About once a minute an operation says anew how long to keep it."""
+    at = 1000.0
+    monkeypatch.setattr(ledger, "lease_now", lambda: at)
+
+    def ttl_after(message):
+        redis.expire(producer.lane.ledger, 500)
+        producer.send(producer.numbered(message))
+        return redis.ttl(producer.lane.ledger)
+
+    assert ttl_after(b"1") > LEDGER_SECONDS - 60
+    assert ttl_after(b"2") <= 500
+    at += 59
+    assert ttl_after(b"3") <= 500
+    at += 2
+    assert ttl_after(b"4") > LEDGER_SECONDS - 60
+    assert ttl_after(b"5") <= 500
+    at += 61
+    # Whether the server was told is known only of what took effect.
+    assert producer.numbered(b"6").withdraw()
+    assert ttl_after(b"6") > LEDGER_SECONDS - 60
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 499, 500, 501, 2000])

@@ -26,6 +26,9 @@ __all__ = ["LEDGER_SECONDS", "Lane", "Lanes", "Numbered", "Operation"]
 LEDGER_SECONDS = 900
 """How long the server remembers what a producer did last; nothing is repeated for that long."""
 
+_KEPT_SECONDS = 60
+"""How long that is enough: the server is told the time with one operation a minute."""
+
 
 @attrs.define(eq=False)
 class Lane:
@@ -39,6 +42,8 @@ class Lane:
     home: deque["Lane"] | None = None
     """Where it was taken from."""
     used_at: float = attrs.field(factory=lease_now)
+    kept_at: float | None = None
+    """When an operation was numbered that tells how long to keep the ledger; None asks for one."""
 
     @classmethod
     def fresh(cls, stream: str, home: deque["Lane"] | None = None) -> "Lane":
@@ -104,14 +109,19 @@ class Numbered:
     """The loss of a reply, if one was lost: it may have taken effect, or may do so yet."""
 
     _numbered_at: float = attrs.field(init=False)
+    _keeps: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._take_number()
 
     def _take_number(self) -> None:
-        self.lane.number += 1
-        self._numbered_at = self.lane.used_at = lease_now()
-        self.number = self.lane.number
+        lane = self.lane
+        lane.number += 1
+        self.number = lane.number
+        at = self._numbered_at = lane.used_at = lease_now()
+        self._keeps = lane.kept_at is None or at - lane.kept_at > _KEPT_SECONDS
+        if self._keeps:
+            lane.kept_at = at
 
     def call(self) -> ScriptCall:
         """Return what to send, as often as it takes."""
@@ -119,7 +129,7 @@ class Numbered:
         return ScriptCall(
             script(operation.script),
             (lane.stream, lane.ledger, *operation.more_keys),
-            (self.number, LEDGER_SECONDS * 1000, *operation.args),
+            (self.number, LEDGER_SECONDS * 1000 if self._keeps else 0, *operation.args),
         )
 
     def read(self, reply: Sequence[Any]) -> bytes | None:
@@ -171,6 +181,7 @@ class Numbered:
         if self.lost is not None or self.number != self.lane.number:
             return False
         self.lane.number -= 1
+        self.lane.kept_at = None
         return True
 
     def forgotten(self) -> StepRedisError:

@@ -7,7 +7,7 @@
 -- KEYS[2] the producer's ledger: a hash, '1' and '0' -> 'number result' of the last odd and the last
 --         even number; '' from when an operation begins until it has taken effect
 -- ARGV[1] the number
--- ARGV[2] for how long the ledger is kept from now on (ms)
+-- ARGV[2] for how long the ledger is kept from now on (ms); '0' leaves that as it is
 --
 -- Ends the script, with nothing changed, with {'DONE', result} if that number took effect before;
 -- {'GONE'} if there is no ledger and the number is not the first, so that nobody knows;
@@ -34,7 +34,9 @@ if number > last + 1 then return {'GAP'} end
 -- everything that `done` does not need is done here.
 -- HSET comes first, since a server without memory refuses only a script's first write.
 local written = redis.pcall('HSET', ledger, own, '')
-if type(written) == 'number' then written = redis.pcall('PEXPIRE', ledger, ARGV[2]) end
+if type(written) == 'number' and ARGV[2] ~= '0' then
+  written = redis.pcall('PEXPIRE', ledger, ARGV[2])
+end
 if type(written) == 'table' then
   -- A ledger that does not expire must not stay.
   if not known[1] and not known[2] then
