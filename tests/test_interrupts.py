@@ -151,7 +151,7 @@ def test_interrupted_at_every_line(params, key, redis, wait_ms):
     assert n > 100
 
 
-@pytest.mark.parametrize("step", ["_Batch", "islice", "batch", "read_ids"])
+@pytest.mark.parametrize("step", ["Batch", "islice", "batch", "read_ids"])
 def test_interrupted_while_sending_for_others(params, key, redis, monkeypatch, step):
     """Whatever it strikes of sending what others publish: they get their ids, each once."""
     real, struck, confirmed, over = getattr(outbox, step), [], [], threading.Event()

@@ -135,12 +135,14 @@ def test_backends_have_the_same_shape():
         "check_handler",
         "exchange",
         "is_being_cancelled",
+        "pass_on",
         "read_reply",
         "send",
         "signals_call",
         "start",
         "ticket",
         "wake",
+        "wake_all",
         "woken",
     ):
         function, twin = getattr(aio, name), getattr(threads, name)

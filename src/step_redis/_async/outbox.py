@@ -2,86 +2,24 @@
 """Messages that are published at the same time, sent together."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from copy import copy
 from itertools import accumulate, chain, islice
 from math import ceil
 from weakref import ref
 
-import attrs
 from redis.exceptions import ResponseError
 
 from step_redis._backend import aio
 from step_redis.commands import Argument
 from step_redis.errors import StepRedisError
 from step_redis.failures import no_stream, reply_failure
-from step_redis.ledger import Numbered
 from step_redis.place import Held
 from step_redis.publishing import CHUNK_BYTES, CHUNK_MESSAGES, batch, read_ids
 from step_redis.scripts import MOST_VALUES
 
+from .outgoing import Batch, Queue, Slot, Waiting
 from .producer import Producer
-
-
-@attrs.define(eq=False)
-class _Slot:
-    """One of the batches that may be on their way.
-
-    It counts as long as somebody holds it.
-    """
-
-    messages: int = 0
-
-
-class _Waiting:
-    """A message whose caller waits for what becomes of it; one is made for each message."""
-
-    __slots__ = ("failure", "fields", "is_gone", "slot", "ticket", "written")
-
-    def __init__(self, fields: list[bytes]) -> None:
-        self.fields = fields
-        self.ticket = aio.ticket()
-        self.written = ""
-        self.failure: Exception | None = None
-        self.slot: _Slot | None = None
-        """What its caller is to send the next batch with."""
-        self.is_gone = False
-        """Whether its caller was interrupted."""
-
-    def failed(self, error: Exception) -> None:
-        """Let its caller raise an error, which is its own, since the call adds to it."""
-        self.failure = copy(error)
-        self.failure.__cause__ = error.__cause__
-        aio.wake(self.ticket)
-
-
-@attrs.define(eq=False)
-class _Batch:
-    """Messages that are sent together; it is there until all their callers are told."""
-
-    messages: list[_Waiting]
-    owner: Callable[[], _Slot | None]
-    """Who sends it; if that is nobody any more, the next one goes on."""
-    numbered: Numbered | None = None
-    result: tuple[list[str], ResponseError | None] | None = None
-    """The ids of those that were written, and why the one behind them was not, if it was not."""
-    failure: Exception | None = None
-
-
-@attrs.define(eq=False)
-class _Queue:
-    """What is not done yet. Messages go from one part to the other by a change of the whole.
-
-    So a KeyboardInterrupt, which may strike between any two steps, finds each in one of them.
-    """
-
-    waiting: deque[_Waiting] = attrs.field(factory=deque)
-    sent: list[_Batch] = attrs.field(factory=list)
-
-    def orphans(self) -> list[_Batch]:
-        """Return the batches whose sender was interrupted."""
-        return [sent for sent in self.sent if sent.owner() is None]
 
 
 class Outbox:
@@ -97,8 +35,8 @@ class Outbox:
         self._stream = stream
         self._options = options
         self._guard = aio.Guard()
-        self._slots: Held[_Slot] = Held()
-        self._queue = _Queue()
+        self._slots: Held[Slot] = Held()
+        self._queue = Queue()
 
     async def publish(self, fields: list[bytes]) -> str:
         """Append a message; return its id.
@@ -113,7 +51,7 @@ class Outbox:
             if slot is not None:
                 return await self._publish_alone(fields, slot)
             # What many do at once is written out here: each call in between would cost a twentieth.
-            waiting = _Waiting(fields)
+            waiting = Waiting(fields)
             try:
                 with self._guard:
                     self._queue.waiting.append(waiting)
@@ -149,18 +87,18 @@ class Outbox:
         written: str = reply.decode()
         return written
 
-    def _begin_alone(self) -> _Slot | None:
+    def _begin_alone(self) -> Slot | None:
         """Return a slot if nothing is on its way."""
         if self._slots.refs:
             return None
         with self._guard:
             if self._slots.refs:
                 return None
-            slot = _Slot(1)
+            slot = Slot(1)
             self._slots.add(slot)
             return slot
 
-    async def _publish_alone(self, fields: list[bytes], slot: _Slot) -> str:
+    async def _publish_alone(self, fields: list[bytes], slot: Slot) -> str:
         """Append a message in its caller's own time: if it is cut short, no other is concerned."""
         try:
             numbered = self._producer.number(self._stream, batch([fields], self._options))
@@ -170,9 +108,10 @@ class Outbox:
         [written], _ = _read(result, 1)
         return written
 
-    async def _go_on(self, waiting: _Waiting) -> None:
+    async def _go_on(self, waiting: Waiting) -> None:
         """Do what a caller was woken for: raise its failure, or send the next batch."""
         # Whoever woke it before told it something, which is looked at now.
+        aio.pass_on(waiting.ticket)
         waiting.ticket = aio.ticket()
         if waiting.failure is not None:
             raise waiting.failure
@@ -181,11 +120,12 @@ class Outbox:
             await aio.give_way()
             slot, waiting.slot = waiting.slot, None
             aio.start(self._send, slot)
+            aio.pass_on(waiting.ticket)
         elif not waiting.written:
             with self._guard:
                 self._appoint()
 
-    async def _send(self, slot: _Slot) -> None:
+    async def _send(self, slot: Slot) -> None:
         """Send a batch of those that wait; it is a job, since whoever sends may be cancelled."""
         try:
             with self._guard:
@@ -201,7 +141,7 @@ class Outbox:
                         left.owner = _nobody
             self._make_way(slot)
 
-    def _next(self, slot: _Slot) -> _Batch | None:
+    def _next(self, slot: Slot) -> Batch | None:
         """Return what to send: of all that there is so much that all batches are alike."""
         queue = self._queue
         for left in queue.orphans():
@@ -216,14 +156,14 @@ class Outbox:
         taken = [waiting for waiting in first[:seen] if not waiting.is_gone]
         others = deque(islice(queue.waiting, seen, None))
         if not taken:
-            self._queue = _Queue(others, queue.sent)
+            self._queue = Queue(others, queue.sent)
             return None
-        sent = _Batch(taken, ref(slot))
-        self._queue = _Queue(others, [*queue.sent, sent])
+        sent = Batch(taken, ref(slot))
+        self._queue = Queue(others, [*queue.sent, sent])
         slot.messages = len(taken)
         return sent
 
-    async def _find_out(self, sent: _Batch, slot: _Slot) -> None:
+    async def _find_out(self, sent: Batch, slot: Slot) -> None:
         """Send a batch until it is known what came of it, which is noted in it."""
         try:
             if sent.numbered is None:
@@ -243,14 +183,16 @@ class Outbox:
                 sent.numbered.interrupted()
             raise
 
-    def _tell(self, sent: _Batch) -> None:
+    def _tell(self, sent: Batch) -> None:
         """Tell the callers of a batch; after an interrupt, all of them once more."""
-        untried: list[_Waiting] = []
+        untried: list[Waiting] = []
         if sent.result is not None:
             ids, refusal = sent.result
             for waiting, written in zip(sent.messages, ids, strict=False):
                 waiting.written = written
-                aio.wake(waiting.ticket)
+            with self._guard:
+                written_now = sent.messages[: len(ids)]
+                aio.wake_all([one.ticket for one in written_now if not one.is_gone])
             if refusal is not None:
                 refused, *untried = sent.messages[len(ids) :]
                 refused.failed(reply_failure(refusal, self._producer.connections.target))
@@ -261,14 +203,14 @@ class Outbox:
         if sent.numbered is not None:
             self._producer.let_go(sent.numbered, is_done=sent.result is not None)
 
-    def _done(self, sent: _Batch, untried: list[_Waiting]) -> None:
+    def _done(self, sent: Batch, untried: list[Waiting]) -> None:
         """All callers of a batch were told, but those whose messages go with the next one."""
         with self._guard:
             waiting = self._queue.waiting
             others = [one for one in self._queue.sent if one is not sent]
-            self._queue = _Queue(deque([*untried, *waiting]) if untried else waiting, others)
+            self._queue = Queue(deque([*untried, *waiting]) if untried else waiting, others)
 
-    def _make_way(self, slot: _Slot) -> None:
+    def _make_way(self, slot: Slot) -> None:
         """Let others go: a batch has arrived, or its reply was lost, which may take long."""
         with self._guard:
             self._slots.discard(slot)
@@ -283,16 +225,17 @@ class Outbox:
         for waiting in chain(left, self._queue.waiting):
             is_over = waiting.written or waiting.failure is not None
             if waiting.slot is None and not waiting.is_gone and not is_over:
-                waiting.slot = _Slot()
+                waiting.slot = Slot()
                 self._slots.add(waiting.slot)
                 aio.wake(waiting.ticket)
                 if len(self._slots.refs) >= aio.BATCHES_AT_ONCE:
                     return
 
-    def _leave(self, waiting: _Waiting) -> None:
+    def _leave(self, waiting: Waiting) -> None:
         """A caller was interrupted; if its message was not sent yet, it never is."""
         with self._guard:
             waiting.is_gone = True
+            aio.pass_on(waiting.ticket)
             with suppress(ValueError):
                 # It may have been sent.
                 self._queue.waiting.remove(waiting)
@@ -303,10 +246,10 @@ class Outbox:
             if not self._slots.refs:
                 # Nobody is left who waits for what nobody sends.
                 living = [sent for sent in self._queue.sent if sent.owner() is not None]
-                self._queue = _Queue(sent=living)
+                self._queue = Queue(sent=living)
 
 
-def _fitting(waiting: Sequence[_Waiting]) -> int:
+def _fitting(waiting: Sequence[Waiting]) -> int:
     """Return how many of the first ones fit into a call: one at least."""
     if sum(map(len, chain.from_iterable(one.fields for one in waiting))) <= CHUNK_BYTES:
         return len(waiting)

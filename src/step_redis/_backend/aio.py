@@ -43,6 +43,7 @@ __all__ = [
     "give_connection",
     "give_way",
     "is_being_cancelled",
+    "pass_on",
     "read_reply",
     "send",
     "signals_call",
@@ -52,6 +53,7 @@ __all__ = [
     "take_connection",
     "ticket",
     "wake",
+    "wake_all",
     "woken",
 ]
 
@@ -384,6 +386,16 @@ def wake(ticket: Ticket) -> None:
     """Wake the one who waits."""
     if not ticket.done():
         ticket.set_result(None)
+
+
+def wake_all(tickets: Sequence[Ticket]) -> None:
+    """Wake several."""
+    for ticket in tickets:
+        wake(ticket)
+
+
+def pass_on(ticket: Ticket) -> None:
+    """Do nothing: nobody is woken by another."""
 
 
 class Worker:

@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from typing import Any, TypeAlias, TypeVar
 
 import redis
@@ -43,6 +44,7 @@ __all__ = [
     "give_connection",
     "give_way",
     "is_being_cancelled",
+    "pass_on",
     "read_reply",
     "send",
     "signals_call",
@@ -52,6 +54,7 @@ __all__ = [
     "take_connection",
     "ticket",
     "wake",
+    "wake_all",
     "woken",
 ]
 
@@ -330,27 +333,54 @@ class Signal:
             self._changed.notify_all()
 
 
-Ticket: TypeAlias = _thread.LockType
-"""What one waits with, once, until another wakes it."""
+class Ticket:
+    """What one waits with, once, until another wakes it."""
+
+    __slots__ = ("after", "lock")
+
+    def __init__(self) -> None:
+        self.lock = _thread.allocate_lock()
+        self.lock.acquire()
+        self.after: Ticket | None = None
+        """Whom to wake next."""
 
 
 def ticket() -> Ticket:
     """Return what to wait with."""
-    lock = _thread.allocate_lock()
-    lock.acquire()
-    return lock
+    return Ticket()
 
 
 def woken(ticket: Ticket) -> None:
     """Wait until woken, also if that was before; it may also end by itself."""
-    ticket.acquire(timeout=_SIGNAL_SECONDS)
+    try:
+        ticket.lock.acquire(timeout=_SIGNAL_SECONDS)
+    finally:
+        pass_on(ticket)
 
 
 def wake(ticket: Ticket) -> None:
     """Wake the one who waits."""
     # Others may do so at the same time: to be woken twice is to be woken.
     with suppress(RuntimeError):
-        ticket.release()
+        ticket.lock.release()
+
+
+def wake_all(tickets: Sequence[Ticket]) -> None:
+    """Wake several, one after the other: woken at once they would all wait for the GIL.
+
+    If one is interrupted just then, the others wait until their waiting ends by itself.
+    """
+    for ticket, after in pairwise(tickets):
+        ticket.after = after
+    if tickets:
+        wake(tickets[0])
+
+
+def pass_on(ticket: Ticket) -> None:
+    """Wake whoever is next: the one with this ticket does not wait with it any more."""
+    after, ticket.after = ticket.after, None
+    if after is not None:
+        wake(after)
 
 
 class Worker:
