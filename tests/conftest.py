@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib
 import inspect
 import os
 import re
@@ -80,6 +81,13 @@ def _find_source() -> UrlSource | ProgramSource:
 
 def pytest_report_header() -> str:
     return f"server: {_find_source().describe()}"
+
+
+if LOOP := os.environ.get("STEP_REDIS_TEST_LOOP"):
+
+    def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+        """Run tests on the loop of another package: uvloop."""
+        return {LOOP: importlib.import_module(LOOP).new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -165,9 +165,9 @@ async def test_busy_commands_do_not_prolong_a_wait(flavour, params, proxy, key):
         max_connections=1,
         connection_available_timeout=None,
     )
-    async with flavour.pool(busy) as pool, flavour.stream(pool) as stream:
+    async with flavour.pool(busy) as pool, flavour.stream(pool, retry_seconds=0) as stream:
         await stream.create_input_stream(key, "g")
-        proxy.hold_replies(b"EVAL")
+        proxy.hold_replies(b"XADD")
         publishing = [asyncio.ensure_future(stream.publish_message(key, {})) for _ in range(5)]
         await asyncio.sleep(0.05)
         started = time.monotonic()
