@@ -195,7 +195,9 @@ def _cancels() -> int:
 
 async def check_health(connection: Connection) -> None:
     """Ask a connection that was idle for long for a sign of life."""
-    if not connection.health_check_interval:
+    # For each call: most need nothing of what follows.
+    is_due = asyncio.get_running_loop().time() > connection.next_health_check
+    if not is_due or not connection.health_check_interval:
         return
     cancels = _cancels()
     await connection.check_health()
