@@ -15,6 +15,8 @@ import attrs
 import pytest
 
 import step_redis
+from servers import wait_until
+from step_redis._backend import threads
 from step_redis._sync import outbox
 from step_redis.deadline import now
 from step_redis.sync import StepRedisPool, StepRedisStream
@@ -151,19 +153,22 @@ def test_interrupted_at_every_line(params, key, redis, wait_ms):
     assert n > 100
 
 
-@pytest.mark.parametrize("step", ["Batch", "islice", "batch", "read_ids"])
+@pytest.mark.parametrize("step", ["Batch", "islice", "batch", "read_ids", "Slot", "Held.add"])
 def test_interrupted_while_sending_for_others(params, key, redis, monkeypatch, step):
     """Whatever it strikes of sending what others publish: they get their ids, each once."""
-    real, struck, confirmed, over = getattr(outbox, step), [], [], threading.Event()
+    owner, name = (outbox.Held, "add") if step == "Held.add" else (outbox, step)
+    real, struck, confirmed, over = getattr(owner, name), [], [], threading.Event()
 
     def strike(*args: Any) -> Any:
-        result = real(*args)
+        is_before = step == "Held.add"
+        result = None if is_before else real(*args)
         is_alone = step == "read_ids" and len(result[0]) == 1
+        is_place = is_before and not isinstance(args[1], outbox.Slot)
         is_main = threading.current_thread() is threading.main_thread()
-        if is_main and not is_alone and len(struck) < 20:
+        if is_main and not is_alone and not is_place and len(struck) < 20:
             struck.append(step)
             raise KeyboardInterrupt
-        return result
+        return real(*args) if is_before else result
 
     def publish(name: str) -> None:
         for n in itertools.count():
@@ -173,7 +178,7 @@ def test_interrupted_while_sending_for_others(params, key, redis, monkeypatch, s
 
     with StepRedisPool(params) as pool, StepRedisStream(pool) as stream:
         others = [threading.Thread(target=publish, args=(f"t{at}",)) for at in range(6)]
-        monkeypatch.setattr(outbox, step, strike)
+        monkeypatch.setattr(owner, name, strike)
         for thread in others:
             thread.start()
         deadline = now() + 30
@@ -189,3 +194,47 @@ def test_interrupted_while_sending_for_others(params, key, redis, monkeypatch, s
     written = [n for n in entries.values() if n != "main"]
     assert len(written) == len(set(written)) == len(confirmed)
     assert len(struck) == 20
+
+
+class SlowToWait:
+    """A guard after which one thread, by its name, is preempted until told to go on."""
+
+    def __init__(self, guard: Any, name: str) -> None:
+        self._guard, self._name = guard, name
+        self.is_there, self.go_on = threading.Event(), threading.Event()
+
+    def __enter__(self) -> None:
+        self._guard.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._guard.release()
+        if threading.current_thread().name == self._name and not self.is_there.is_set():
+            self.is_there.set()
+            self.go_on.wait()
+
+
+def test_who_sees_its_id_without_having_waited_wakes_the_next(params, key, proxy, monkeypatch):
+    """A thread is preempted before it waits; those behind it do not wait until that ends itself."""
+    monkeypatch.setattr(threads, "_SIGNAL_SECONDS", 100)
+    monkeypatch.setattr(threads, "batches_at_once", lambda _: 1)
+    through = attrs.evolve(params, host=proxy.host, port=proxy.port)
+    with StepRedisPool(through) as pool, StepRedisStream(pool) as stream:
+        stream.publish_message(key, {"n": "first"})
+        box = stream._outboxes.of((key, ()))
+        guard = box._guard = SlowToWait(box._guard, "slow")
+        proxy.hold_requests(b"EVALSHA", times=1)
+        callers = []
+        for waiting, name in enumerate(["alone", "sends", "slow", "behind", "last"]):
+            arguments = (key, {"n": name})
+            caller = threading.Thread(target=stream.publish_message, args=arguments, name=name)
+            callers.append(caller)
+            caller.start()
+            wait_until(lambda: proxy.held_requests)
+            wait_until(lambda waiting=waiting: len(box._queue.waiting) == waiting)
+        assert guard.is_there.wait(10)
+        proxy.release_requests()
+        wait_until(lambda: not box._queue.sent and not box._queue.waiting)
+        guard.go_on.set()
+        for caller in callers:
+            caller.join(20)
+        assert not [caller.name for caller in callers if caller.is_alive()]

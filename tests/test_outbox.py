@@ -40,10 +40,10 @@ async def test_they_share_calls(flavour, private_server, key, until):
         async with flavour.pool(options) as pool, flavour.stream(pool) as stream:
             await stream.publish_message(key, {"n": -1})
             redis.config_resetstat()
-            proxy.hold_requests(b"EVALSHA", times=flavour.backend.BATCHES_AT_ONCE)
-            publishing = asyncio.ensure_future(publish_at_once(stream, key, CALLERS))
             outbox = getattr(stream, "_blocking", stream)._outboxes.of((key, ()))
-            await until(lambda: proxy.held_requests == flavour.backend.BATCHES_AT_ONCE)
+            proxy.hold_requests(b"EVALSHA", times=outbox._at_once)
+            publishing = asyncio.ensure_future(publish_at_once(stream, key, CALLERS))
+            await until(lambda: proxy.held_requests == outbox._at_once)
             on_their_way = sum(slot.messages for slot in outbox._slots.things())
             await until(lambda: len(outbox._queue.waiting) == CALLERS - on_their_way)
             proxy.release_requests()
@@ -93,19 +93,20 @@ async def test_a_shared_call_is_lost(behind, key, redis, proxy, fault):
     assert proxy.armed == 0
 
 
-async def test_a_call_that_hangs_holds_up_its_own_messages_only(
-    flavour, behind, key, redis, proxy, until
-):
-    """While all calls that may be on their way are lost and tried again, others publish."""
+async def test_a_call_that_hangs_holds_up_its_own_messages_only(behind, key, redis, proxy, until):
+    """While one is not answered, others publish; so they do while it is tried again."""
     await behind.publish_message(key, {"n": 0})
-    at_once = flavour.backend.BATCHES_AT_ONCE
-    proxy.hold_replies(b"EVALSHA", times=at_once)
-    first = [asyncio.ensure_future(publish_at_once(behind, key, 2))]
-    await until(lambda: proxy.held_replies == at_once)
+    proxy.hold_replies(b"EVALSHA", times=1)
+    first = asyncio.ensure_future(behind.publish_message(key, {"n": 1}))
+    await until(lambda: proxy.held_replies)
+    await publish_at_once(behind, key, CALLERS)
+    assert proxy.held_replies
+    assert not first.done()
     proxy.cut()
     assert isinstance(await behind.publish_message(key, {"n": 99}), str)
-    await asyncio.gather(*first)
-    assert Counter(written(redis, key)) == {0: 2, 1: 1, 99: 1}
+    await first
+    expected = Counter(range(CALLERS)) + Counter((0, 1, 99))
+    assert Counter(written(redis, key)) == expected
 
 
 async def test_each_caller_has_its_own_error(stream, key, redis):
@@ -116,6 +117,27 @@ async def test_each_caller_has_its_own_error(stream, key, redis):
     assert len(set(map(id, errors))) == CALLERS
     assert {error.stream for error in errors} == {key}
     assert not any(error.outcome_unknown for error in errors)
+
+
+async def test_an_error_that_cannot_be_copied(flavour, stream, key, redis, monkeypatch):
+    """A credential provider's own, say: each caller is told, and the next ones publish."""
+
+    class TokenError(Exception):
+        def __init__(self, code, text):
+            super().__init__(f"{code}: {text}")
+
+    def fail(*_):
+        raise TokenError(500, "away")
+
+    outbox = importlib.import_module(
+        f"{flavour.api.StepRedisStream.__module__.rpartition('.')[0]}.outbox"
+    )
+    monkeypatch.setattr(outbox, "batch", fail)
+    errors = await publish_at_once(stream, key, CALLERS)
+    assert {type(error) for error in errors} == {TokenError}
+    monkeypatch.undo()
+    await publish_at_once(stream, key, CALLERS)
+    assert sorted(written(redis, key)) == list(range(CALLERS))
 
 
 async def test_a_refused_message_does_not_concern_those_before_it(stream, key, redis):

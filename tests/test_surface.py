@@ -132,9 +132,11 @@ def test_backends_have_the_same_shape():
                 inspect.signature(twins[method]).parameters
             )
     for name in (
+        "batches_at_once",
         "check_handler",
         "exchange",
         "is_being_cancelled",
+        "line_up",
         "pass_on",
         "read_reply",
         "send",

@@ -3,8 +3,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
-from itertools import accumulate, chain, islice
+from itertools import chain, islice
 from math import ceil
 from weakref import ref
 
@@ -12,14 +11,18 @@ from redis.exceptions import ResponseError
 
 from step_redis._backend import aio
 from step_redis.commands import Argument
+from step_redis.deadline import now
 from step_redis.errors import StepRedisError
 from step_redis.failures import no_stream, reply_failure
 from step_redis.place import Held
-from step_redis.publishing import CHUNK_BYTES, CHUNK_MESSAGES, batch, read_ids
+from step_redis.publishing import CHUNK_MESSAGES, batch, read_ids
 from step_redis.scripts import MOST_VALUES
 
-from .outgoing import Batch, Queue, Slot, Waiting
+from .outgoing import Batch, Queue, Slot, Waiting, fitting
 from .producer import Producer
+
+_LATE = 2
+"""So many calls more may be on their way while others hang."""
 
 
 class Outbox:
@@ -36,7 +39,12 @@ class Outbox:
         self._options = options
         self._guard = aio.Guard()
         self._slots: Held[Slot] = Held()
+        self._late: Held[Slot] = Held()
+        """Those that others do not wait for any more."""
+        self._at_once = aio.batches_at_once(0)
         self._queue = Queue()
+        self._gone = 0
+        """How many may be in the queue whose callers were interrupted."""
 
     async def publish(self, fields: list[bytes]) -> str:
         """Append a message; return its id.
@@ -55,7 +63,7 @@ class Outbox:
             try:
                 with self._guard:
                     self._queue.waiting.append(waiting)
-                    if len(self._slots.refs) < aio.BATCHES_AT_ONCE:
+                    if len(self._slots.refs) < self._at_once:
                         self._appoint()
                 while not waiting.written:
                     if waiting.slot is None:
@@ -68,7 +76,14 @@ class Outbox:
         except StepRedisError as error:
             return await self._fall_back(fields, error)
         else:
-            return waiting.written
+            return self._seen(waiting)
+
+    def _seen(self, waiting: Waiting) -> str:
+        """Return the id of a message; leave to others what its caller has not come to do."""
+        aio.pass_on(waiting.ticket)
+        if waiting.slot is not None:
+            self._make_way(waiting.slot)
+        return waiting.written
 
     async def _fall_back(self, fields: list[bytes], error: StepRedisError) -> str:
         """Append a message plainly, if a script could not be used; raise the failure if not."""
@@ -103,6 +118,7 @@ class Outbox:
         try:
             numbered = self._producer.number(self._stream, batch([fields], self._options))
             result = await self._producer.finish(numbered, lambda: self._make_way(slot))
+            self._at_once = aio.batches_at_once(now() - slot.began_at)
         finally:
             self._make_way(slot)
         [written], _ = _read(result, 1)
@@ -110,17 +126,19 @@ class Outbox:
 
     async def _go_on(self, waiting: Waiting) -> None:
         """Do what a caller was woken for: raise its failure, or send the next batch."""
-        # Whoever woke it before told it something, which is looked at now.
-        aio.pass_on(waiting.ticket)
-        waiting.ticket = aio.ticket()
+        with self._guard:
+            # Whoever woke it before told it something, which is looked at now.
+            aio.pass_on(waiting.ticket)
+            waiting.ticket = aio.ticket()
         if waiting.failure is not None:
             raise waiting.failure
         if waiting.slot is not None:
             # Those who are about to publish come along.
             await aio.give_way()
-            slot, waiting.slot = waiting.slot, None
-            aio.start(self._send, slot)
-            aio.pass_on(waiting.ticket)
+            aio.start(self._send, waiting.slot)
+            with self._guard:
+                waiting.slot = None
+                self._appoint()
         elif not waiting.written:
             with self._guard:
                 self._appoint()
@@ -136,9 +154,7 @@ class Outbox:
                 self._tell(sent)
         finally:
             with self._guard:
-                for left in self._queue.sent:
-                    if left.owner() is slot:
-                        left.owner = _nobody
+                self._give_up(slot)
             self._make_way(slot)
 
     def _next(self, slot: Slot) -> Batch | None:
@@ -150,9 +166,9 @@ class Outbox:
         if not queue.waiting:
             return None
         together = len(queue.waiting) + sum(one.messages for one in self._slots.things())
-        most = min(CHUNK_MESSAGES, ceil(together / aio.BATCHES_AT_ONCE))
+        most = min(CHUNK_MESSAGES, ceil(together / self._at_once))
         first = list(islice(queue.waiting, most))
-        seen = _fitting(first)
+        seen = fitting(first)
         taken = [waiting for waiting in first[:seen] if not waiting.is_gone]
         others = deque(islice(queue.waiting, seen, None))
         if not taken:
@@ -169,7 +185,9 @@ class Outbox:
             if sent.numbered is None:
                 operation = batch([one.fields for one in sent.messages], self._options)
                 sent.numbered = self._producer.number(self._stream, operation)
+            slot.began_at = now()
             result = await self._producer.resolve(sent.numbered, lambda: self._make_way(slot))
+            self._at_once = aio.batches_at_once(now() - slot.began_at)
             sent.result = _read(result, len(sent.messages))
         except Exception as error:  # noqa: BLE001 - each of the callers raises it
             is_known = isinstance(error, StepRedisError) and not error.outcome_unknown
@@ -188,11 +206,13 @@ class Outbox:
         untried: list[Waiting] = []
         if sent.result is not None:
             ids, refusal = sent.result
-            for waiting, written in zip(sent.messages, ids, strict=False):
-                waiting.written = written
             with self._guard:
-                written_now = sent.messages[: len(ids)]
-                aio.wake_all([one.ticket for one in written_now if not one.is_gone])
+                told = [one.ticket for one in sent.messages[: len(ids)] if not one.is_gone]
+                # First: who sees its id may be gone the next moment.
+                aio.line_up(told)
+                for waiting, written in zip(sent.messages, ids, strict=False):
+                    waiting.written = written
+                aio.wake_all(told)
             if refusal is not None:
                 refused, *untried = sent.messages[len(ids) :]
                 refused.failed(reply_failure(refusal, self._producer.connections.target))
@@ -214,21 +234,37 @@ class Outbox:
         """Let others go: a batch has arrived, or its reply was lost, which may take long."""
         with self._guard:
             self._slots.discard(slot)
+            self._late.discard(slot)
             if self._queue.waiting or self._queue.sent:
                 self._appoint()
 
+    def _give_up(self, slot: Slot) -> None:
+        """Let others go on with what was not done with a slot; the guard is held."""
+        for left in self._queue.sent:
+            if left.owner() is slot:
+                left.owner = _nobody
+
     def _appoint(self) -> None:
         """Let some who wait send the next batches; the guard is held."""
-        if len(self._slots.refs) >= aio.BATCHES_AT_ONCE:
+        for slot in self._slots.things():
+            # A call hangs, or somebody keeps the traceback of a KeyboardInterrupt that holds it.
+            if slot.is_late and len(self._late.refs) < _LATE:
+                self._late.add(slot)
+                self._slots.discard(slot)
+        room = self._at_once - len(self._slots.refs)
+        if room <= 0:
             return
         left = [waiting for sent in self._queue.orphans() for waiting in sent.messages]
         for waiting in chain(left, self._queue.waiting):
             is_over = waiting.written or waiting.failure is not None
             if waiting.slot is None and not waiting.is_gone and not is_over:
-                waiting.slot = Slot()
-                self._slots.add(waiting.slot)
+                slot = Slot()
+                # In this order: one that does not count would never be given up.
+                self._slots.add(slot)
+                waiting.slot = slot
                 aio.wake(waiting.ticket)
-                if len(self._slots.refs) >= aio.BATCHES_AT_ONCE:
+                room -= 1
+                if not room:
                     return
 
     def _leave(self, waiting: Waiting) -> None:
@@ -236,25 +272,21 @@ class Outbox:
         with self._guard:
             waiting.is_gone = True
             aio.pass_on(waiting.ticket)
-            with suppress(ValueError):
-                # It may have been sent.
-                self._queue.waiting.remove(waiting)
+            self._gone += 1
+            if 2 * self._gone > len(self._queue.waiting):
+                # Not each by itself: thousands may be cancelled at once.
+                staying = deque(one for one in self._queue.waiting if not one.is_gone)
+                self._queue, self._gone = Queue(staying, self._queue.sent), 0
             if waiting.slot is not None:
+                self._give_up(waiting.slot)
                 self._slots.discard(waiting.slot)
+                self._late.discard(waiting.slot)
                 waiting.slot = None
             self._appoint()
             if not self._slots.refs:
                 # Nobody is left who waits for what nobody sends.
                 living = [sent for sent in self._queue.sent if sent.owner() is not None]
-                self._queue = Queue(sent=living)
-
-
-def _fitting(waiting: Sequence[Waiting]) -> int:
-    """Return how many of the first ones fit into a call: one at least."""
-    if sum(map(len, chain.from_iterable(one.fields for one in waiting))) <= CHUNK_BYTES:
-        return len(waiting)
-    sizes = accumulate(sum(map(len, one.fields)) for one in waiting)
-    return max(1, sum(size <= CHUNK_BYTES for size in sizes))
+                self._queue = Queue(self._queue.waiting, living)
 
 
 def _read(result: bytes, count: int) -> tuple[list[str], ResponseError | None]:

@@ -22,7 +22,6 @@ from step_redis.errors import ConfigurationError, HandlerTimeoutError, PoolClose
 from step_redis.place import Place
 
 __all__ = [
-    "BATCHES_AT_ONCE",
     "Connection",
     "ConnectionPool",
     "Guard",
@@ -36,6 +35,7 @@ __all__ = [
     "TCPConnection",
     "Ticket",
     "Worker",
+    "batches_at_once",
     "check_handler",
     "check_health",
     "checked",
@@ -43,6 +43,7 @@ __all__ = [
     "give_connection",
     "give_way",
     "is_being_cancelled",
+    "line_up",
     "pass_on",
     "read_reply",
     "send",
@@ -68,10 +69,15 @@ RedisPool = redis.asyncio.ConnectionPool
 Handler: TypeAlias = Callable[[M], Awaitable[object]]
 """What handles a message."""
 
-BATCHES_AT_ONCE = 2
-"""How many batches of what many publish are on their way: the server has one, one is made."""
-
 sleep = asyncio.sleep
+
+
+def batches_at_once(seconds: float) -> int:  # noqa: ARG001 - the twin depends on it
+    """Return how many batches are best on their way, if the last call took so long.
+
+    The server works on one while another is made.
+    """
+    return 2
 
 
 async def give_way() -> None:
@@ -388,6 +394,10 @@ def wake(ticket: Ticket) -> None:
     """Wake the one who waits."""
     if not ticket.done():
         ticket.set_result(None)
+
+
+def line_up(tickets: Sequence[Ticket]) -> None:
+    """Do nothing: `wake_all` wakes all."""
 
 
 def wake_all(tickets: Sequence[Ticket]) -> None:

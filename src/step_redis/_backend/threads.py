@@ -23,7 +23,6 @@ from step_redis.errors import ConfigurationError
 from step_redis.place import Held, Place
 
 __all__ = [
-    "BATCHES_AT_ONCE",
     "Connection",
     "ConnectionPool",
     "Guard",
@@ -37,6 +36,7 @@ __all__ = [
     "TCPConnection",
     "Ticket",
     "Worker",
+    "batches_at_once",
     "check_handler",
     "check_health",
     "checked",
@@ -44,6 +44,7 @@ __all__ = [
     "give_connection",
     "give_way",
     "is_being_cancelled",
+    "line_up",
     "pass_on",
     "read_reply",
     "send",
@@ -67,10 +68,15 @@ RedisPool = redis.ConnectionPool
 Handler: TypeAlias = Callable[[M], object]
 """What handles a message."""
 
-BATCHES_AT_ONCE = 1
-"""How many batches of what many publish are on their way: two threads would share the GIL."""
-
 sleep = time.sleep
+
+
+def batches_at_once(seconds: float) -> int:
+    """Return how many batches are best on their way, if the last call took so long.
+
+    Where the server is near, two would only take the GIL from each other.
+    """
+    return 1 if seconds < _NEAR_SECONDS else 2
 
 
 def give_way() -> None:
@@ -169,13 +175,13 @@ class ConnectionPool(redis.BlockingConnectionPool):
 
     def get_connection(self, *args: Any, **kwargs: Any) -> Connection:
         """Lend a connection that works."""
-        asking = Place()
-        self._asking.add(asking)
         if self._process != os.getpid():
             # After a fork the connection and the other threads are the parent's.
             self._at_hand.clear()
             self._asking.refs.clear()
             self._process = os.getpid()
+        asking = Place()
+        self._asking.add(asking)
         connection = None
         if self._at_hand:
             # Another thread may be quicker.
@@ -219,6 +225,8 @@ def _is_usable(connection: Connection) -> bool:
     connection.disconnect()
     return False
 
+
+_NEAR_SECONDS = 0.0005
 
 _LOOK_SECONDS = 0.1
 
@@ -352,10 +360,7 @@ def ticket() -> Ticket:
 
 def woken(ticket: Ticket) -> None:
     """Wait until woken, also if that was before; it may also end by itself."""
-    try:
-        ticket.lock.acquire(timeout=_SIGNAL_SECONDS)
-    finally:
-        pass_on(ticket)
+    ticket.lock.acquire(timeout=_SIGNAL_SECONDS)
 
 
 def wake(ticket: Ticket) -> None:
@@ -365,13 +370,17 @@ def wake(ticket: Ticket) -> None:
         ticket.lock.release()
 
 
-def wake_all(tickets: Sequence[Ticket]) -> None:
-    """Wake several, one after the other: woken at once they would all wait for the GIL.
+def line_up(tickets: Sequence[Ticket]) -> None:
+    """Let each of those who wait wake the one after it: woken at once, all would need the GIL.
 
     If one is interrupted just then, the others wait until their waiting ends by itself.
     """
     for ticket, after in pairwise(tickets):
         ticket.after = after
+
+
+def wake_all(tickets: Sequence[Ticket]) -> None:
+    """Wake the first of those who were lined up, and so all."""
     if tickets:
         wake(tickets[0])
 

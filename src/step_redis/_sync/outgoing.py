@@ -2,24 +2,36 @@
 """Messages on their way out: who waits, what was sent together, and who sends it."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
+from itertools import accumulate, chain
 
 import attrs
 from redis.exceptions import ResponseError
 
 from step_redis._backend import threads
+from step_redis.deadline import now
+from step_redis.errors import StepRedisError
 from step_redis.ledger import Numbered
+from step_redis.publishing import CHUNK_BYTES
+
+_LATE_SECONDS = 0.1
 
 
 @attrs.define(eq=False)
 class Slot:
     """One of the batches that may be on their way.
 
-    It counts as long as somebody holds it.
+    It counts as long as somebody holds it, and until it is late.
     """
 
     messages: int = 0
+    began_at: float = attrs.field(factory=now)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it has been on its way for so long that others need not wait for it."""
+        return now() - self.began_at > _LATE_SECONDS
 
 
 class Waiting:
@@ -38,9 +50,15 @@ class Waiting:
         """Whether its caller was interrupted."""
 
     def failed(self, error: Exception) -> None:
-        """Let its caller raise an error, which is its own, since the call adds to it."""
-        self.failure = copy(error)
-        self.failure.__cause__ = error.__cause__
+        """Let its caller raise an error; one of ours is its own, since the call adds to it.
+
+        Others, of a credential provider for example, need not be such that they can be copied.
+        """
+        if isinstance(error, StepRedisError):
+            own = copy(error)
+            own.__cause__ = error.__cause__
+            error = own
+        self.failure = error
         threads.wake(self.ticket)
 
 
@@ -70,3 +88,11 @@ class Queue:
     def orphans(self) -> list[Batch]:
         """Return the batches whose sender was interrupted."""
         return [sent for sent in self.sent if sent.owner() is None]
+
+
+def fitting(waiting: Sequence[Waiting]) -> int:
+    """Return how many of the first ones fit into a call: one at least."""
+    if sum(map(len, chain.from_iterable(one.fields for one in waiting))) <= CHUNK_BYTES:
+        return len(waiting)
+    sizes = accumulate(sum(map(len, one.fields)) for one in waiting)
+    return max(1, sum(size <= CHUNK_BYTES for size in sizes))
