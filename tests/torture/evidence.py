@@ -122,7 +122,12 @@ def _observe_holding(
             journal.write("end", m=streams[self], **about, o=outcome.name, a=attempt)
         end(self, held, outcome)
 
+    def note_settled_all(self: Member, several: Iterable[Held]) -> None:
+        for held in several:
+            self.settled(held)
+
     Member._hold, Member.settled, Member._end = note_hold, note_settled, note_end
+    Member.settled_all = note_settled_all
 
 
 def _observe_scripts(journal: Journal) -> None:

@@ -16,6 +16,7 @@ from step_redis.commands import Argument
 from step_redis.errors import StepRedisError
 from step_redis.failures import reply_failure
 from step_redis.ledger import Numbered
+from step_redis.place import nobody
 from step_redis.publishing import CHUNK_BYTES, CHUNK_MESSAGES, batch, read_ids
 
 from .producer import Producer
@@ -160,7 +161,7 @@ class Outbox:
             with self._guard:
                 for left in self._queue.sent:
                     if left.owner() is slot:
-                        left.owner = _nobody
+                        left.owner = nobody
             self._make_way(slot)
 
     def _next(self, slot: _Slot) -> _Batch | None:
@@ -281,7 +282,3 @@ def _read(result: bytes, count: int) -> tuple[list[str], ResponseError | None]:
             f"the server answered with {len(ids)} ids for {count} messages", outcome_unknown=True
         )
     return ids, refusal
-
-
-def _nobody() -> None:
-    """Stand for what is not there any more."""
