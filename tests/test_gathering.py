@@ -4,7 +4,6 @@ import asyncio
 import time
 from types import SimpleNamespace
 
-import attrs
 import pytest
 
 from consuming import (
@@ -23,16 +22,10 @@ from step_redis.scripts import script
 ACK = script("ack").sha.encode()
 
 
-@pytest.fixture
-async def behind(flavour, params, proxy, redis):
-    """A pool whose connections go through the proxy."""
-    # What is held or lost is not the reply that the server does not have the script.
+@pytest.fixture(autouse=True)
+def loaded(redis):
+    """What is held or lost is not the reply that the server does not have the script."""
     redis.script_load(script("ack").text)
-    through = attrs.evolve(
-        params, host=proxy.host, port=proxy.port, socket_timeout=1, socket_connect_timeout=2
-    )
-    async with flavour.pool(through) as pool:
-        yield pool
 
 
 def xacks(redis):
