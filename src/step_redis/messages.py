@@ -27,7 +27,7 @@ class ReceivedMessage(TypedDict):
     """None, or why the entry could not be decoded."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Delivery:
     """An entry that the server delivered to a consumer, not decoded yet.
 

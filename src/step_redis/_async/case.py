@@ -80,7 +80,7 @@ class Case:
     @property
     def id(self) -> str:
         """The id it was first published with."""
-        delivery = self.held.delivery
+        delivery = self.held
         if self.membership.redrives:
             return original_id(delivery.fields) or delivery.id
         return delivery.id
@@ -106,7 +106,7 @@ class Case:
     @property
     def may_be_unreadable(self) -> bool:
         """Whether it may be that the entry cannot be decoded: others need not be, to be sure."""
-        names = self.held.delivery.fields[::2]
+        names = self.held.fields[::2]
         if _foreign_names.issuperset(names):
             return False
         if _OURS in b" ".join(names):
@@ -128,12 +128,12 @@ class Case:
     @property
     def lost_too_often(self) -> bool:
         """Whether it may be what kills consumers."""
-        return self._retry.gives_up_on_lost(self.held.delivery.lost)
+        return self._retry.gives_up_on_lost(self.held.lost)
 
     @property
     def failures(self) -> int:
         """How many of its deliveries failed, this one included."""
-        return self.held.delivery.failures
+        return self.held.failures
 
     def told(self, action: str) -> AbstractContextManager[None]:
         """Log a failure of what is done with it, once."""
@@ -181,12 +181,12 @@ class Case:
     async def give_up(self, kind: str, text: str) -> None:
         """Move it to the dead-letter stream."""
         fields = dead_letter_fields(
-            self.held.delivery.fields,
+            self.held.fields,
             stream=self.stream,
             message_id=self.id,
             group=self.group,
             consumer=self.membership.member.base,
-            deliveries=self.held.delivery.count,
+            deliveries=self.held.count,
             error_type=kind,
             error_text=text,
         )

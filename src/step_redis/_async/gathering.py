@@ -251,6 +251,6 @@ class Gathering:
             "%d messages of group %r of stream %r were handled and not acknowledged: %s (ids %s%s)",
             *(len(lost), membership.origin_group, membership.origin_stream),
             lost_error(lost, lost[0].outcome),
-            ", ".join(held.delivery.id for held in lost[:10]),
+            ", ".join(held.id for held in lost[:10]),
             ", ..." if len(lost) > 10 else "",
         )

@@ -196,7 +196,7 @@ class Membership:
         at = lease_now()
         for held in new:
             held.came_at = at
-            if held.delivery.count > 1:
+            if held.count > 1:
                 redelivered += 1
         self.shared.counters.received += len(new)
         self.shared.counters.redelivered += redelivered
@@ -211,7 +211,7 @@ class Membership:
             self.changed.wake()
 
     def _weigh(self, new: list[Held]) -> None:
-        size = sum(map(len, chain.from_iterable([held.delivery.fields for held in new])))
+        size = sum(map(len, chain.from_iterable([held.fields for held in new])))
         before = len(self.ready) - len(new)
         self._mean_bytes = max(1.0, (self._mean_bytes * before + size) / len(self.ready))
 
@@ -262,4 +262,4 @@ class Membership:
 
 
 def _order(held: Held) -> tuple[int, int]:
-    return entry_id(held.delivery.id)
+    return entry_id(held.id)

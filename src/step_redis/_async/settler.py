@@ -80,7 +80,7 @@ class Settler:
 
     async def _try(self, settlement: Settlement, name: str, tried: list[Held]) -> bool:
         """Send a settlement; return False if it has to be sent again in a while."""
-        ids = [held.delivery.id for held in tried]
+        ids = [held.id for held in tried]
         try:
             reply = await self._call(settlement.call(name, ids))
         except StepRedisError as error:
@@ -119,9 +119,9 @@ class Settler:
     ) -> None:
         member, settled = self._membership.member, tried
         if not_owned:
-            settled = [held for held in tried if held.delivery.id not in not_owned]
+            settled = [held for held in tried if held.id not in not_owned]
             for held in tried:
-                if held.delivery.id in not_owned:
+                if held.id in not_owned:
                     member.was_taken(held)
         member.settled_all(settled)
         self._membership.shared.last_settled = now()

@@ -101,8 +101,8 @@ class Taking:
             case = Case(branch, held, worker)
             if self._handler_seconds is not None:
                 case.time = threads.HandlingTime(self._handler_seconds)
-            case.is_second = branch.handling.setdefault(held.delivery.id, case) is not case
-            case.is_odd = case.is_second or held.delivery.lost > 0
+            case.is_second = branch.handling.setdefault(held.id, case) is not case
+            case.is_odd = case.is_second or held.lost > 0
             return case
         return None
 
@@ -117,15 +117,15 @@ class Taking:
             Whether enough wait for that to be sent. The guard is held.
         """
         branch, held = case.branch, case.held
-        if branch.handling.get(held.delivery.id) is case:
-            del branch.handling[held.delivery.id]
+        if branch.handling.get(held.id) is case:
+            del branch.handling[held.id]
         if held.settling or held.outcome is not None:
             return False
         return branch.gathering.gather(held)
 
     def over(self, case: Case) -> None:
         """A message is not being handled any more."""
-        handling, message_id = case.branch.handling, case.held.delivery.id
+        handling, message_id = case.branch.handling, case.held.id
         with self._guard:
             if handling.get(message_id) is case:
                 del handling[message_id]
