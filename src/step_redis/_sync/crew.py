@@ -136,8 +136,11 @@ class Crew:
                 shared.turn_at = 0.0
                 continue
             if is_turn_over:
+                before = shared.turn_at
                 threads.give_way()
-                shared.turn_at = lease_now()
+                if shared.turn_at == before:
+                    # The first one who goes on begins a turn for all.
+                    shared.turn_at = lease_now()
                 continue
             if case is None or case.is_odd:
                 case = taking.next(case, worker=place)
