@@ -75,6 +75,34 @@ async def test_a_slow_handler_does_not_delay_others(
         release.set()
 
 
+async def test_a_slow_handler_of_another_stream_does_not_delay_it(
+    flavour, pool, stream, key, redis, publish, until, release
+):
+    """What waits to be acknowledged is not forgotten when the worker goes on elsewhere."""
+    other = f"{key}:other"
+    await stream.create_input_stream(other, "g")
+    await publish(1)
+
+    async def is_ready():
+        return (await consumer.health()).ready == 1
+
+    async def act(message):
+        if message.stream == other:
+            await release.wait()
+            return
+        await stream.publish_message(other, {"n": 1})
+        await until(is_ready)
+
+    handled = Recorder(act)
+    consumer = flavour.consumer(pool, [key, other])
+    async with running(consumer, handled.handle):
+        await until(lambda: len(handled.ids) == 2)
+        await until(lambda: pending(redis, key) == 0, timeout=0.5)
+        assert pending(redis, other) == 1
+        release.set()
+        await until(is_settled(redis, other))
+
+
 async def test_what_ack_says_is_so(flavour, pool, key, redis, publish, until):
     """When it returns, the server has confirmed, also if several went with one call."""
     await publish(200)
