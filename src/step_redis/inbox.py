@@ -97,13 +97,9 @@ class Inbox:
                 lost = attrs.evolve(lost, after=(0, 0))
         if messages:
             top = max(top, entry_id(messages[-1]["id"]))
-        kept = list(messages)
-        if meanwhile:
-            kept = [message for message in messages if message["id"] not in meanwhile]
+        kept = [message for message in messages if message["id"] not in meanwhile]
         ready = self._ready + kept
-        if lost is not None:
-            # Else what a read can lose from now on has higher ids.
-            since = since.union([message["id"] for message in kept])
+        since = since.union([message["id"] for message in kept])
         self._ready, self._since, self._top = ready, since, top
         self._lost, self._block_seconds = lost, None
 
