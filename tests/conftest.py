@@ -213,6 +213,16 @@ def proxy(server: Server) -> Iterator[Proxy]:
         yield proxy
 
 
+@pytest.fixture
+async def behind(flavour: Flavour, params: StepRedisPoolParams, proxy: Proxy) -> AsyncIterator[Any]:
+    """A pool whose connections go through the proxy, and which does not wait long for replies."""
+    through = attrs.evolve(
+        params, host=proxy.host, port=proxy.port, socket_timeout=1, socket_connect_timeout=2
+    )
+    async with flavour.pool(through) as pool:
+        yield pool
+
+
 async def _until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
     """Wait for the first true value of `condition()`, which may be a coroutine function."""
     deadline = time.monotonic() + timeout

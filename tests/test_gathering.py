@@ -4,7 +4,6 @@ import asyncio
 import time
 from types import SimpleNamespace
 
-import attrs
 import pytest
 
 from consuming import (
@@ -23,16 +22,10 @@ from step_redis.scripts import script
 ACK = script("ack").sha.encode()
 
 
-@pytest.fixture
-async def behind(flavour, params, proxy, redis):
-    """A pool whose connections go through the proxy."""
-    # What is held or lost is not the reply that the server does not have the script.
+@pytest.fixture(autouse=True)
+def loaded(redis):
+    """What is held or lost is not the reply that the server does not have the script."""
     redis.script_load(script("ack").text)
-    through = attrs.evolve(
-        params, host=proxy.host, port=proxy.port, socket_timeout=1, socket_connect_timeout=2
-    )
-    async with flavour.pool(through) as pool:
-        yield pool
 
 
 def xacks(redis):
@@ -80,6 +73,34 @@ async def test_a_slow_handler_does_not_delay_others(
         await until(lambda: len(handled.ids) == 2)
         await until(lambda: pending(redis, key) == 1, timeout=0.5)
         release.set()
+
+
+async def test_a_slow_handler_of_another_stream_does_not_delay_it(
+    flavour, pool, stream, key, redis, publish, until, release
+):
+    """What waits to be acknowledged is not forgotten when the worker goes on elsewhere."""
+    other = f"{key}:other"
+    await stream.create_input_stream(other, "g")
+    await publish(1)
+
+    async def is_ready():
+        return (await consumer.health()).ready == 1
+
+    async def act(message):
+        if message.stream == other:
+            await release.wait()
+            return
+        await stream.publish_message(other, {"n": 1})
+        await until(is_ready)
+
+    handled = Recorder(act)
+    consumer = flavour.consumer(pool, [key, other])
+    async with running(consumer, handled.handle):
+        await until(lambda: len(handled.ids) == 2)
+        await until(lambda: pending(redis, key) == 0, timeout=0.5)
+        assert pending(redis, other) == 1
+        release.set()
+        await until(is_settled(redis, other))
 
 
 async def test_what_ack_says_is_so(flavour, pool, key, redis, publish, until):

@@ -153,14 +153,14 @@ def test_interrupted_at_every_line(params, key, redis, wait_ms):
     assert n > 100
 
 
-@pytest.mark.parametrize("step", ["Batch", "islice", "batch", "read_ids", "Slot", "Held.add"])
+@pytest.mark.parametrize("step", ["Batch", "islice", "batch", "read_ids", "Slot", "Counted.add"])
 def test_interrupted_while_sending_for_others(params, key, redis, monkeypatch, step):
     """Whatever it strikes of sending what others publish: they get their ids, each once."""
-    owner, name = (outbox.Held, "add") if step == "Held.add" else (outbox, step)
+    owner, name = (outbox.Counted, "add") if step == "Counted.add" else (outbox, step)
     real, struck, confirmed, over = getattr(owner, name), [], [], threading.Event()
 
     def strike(*args: Any) -> Any:
-        is_before = step == "Held.add"
+        is_before = step == "Counted.add"
         result = None if is_before else real(*args)
         is_alone = step == "read_ids" and len(result[0]) == 1
         is_place = is_before and not isinstance(args[1], outbox.Slot)

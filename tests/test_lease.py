@@ -141,7 +141,7 @@ def test_what_is_moved_and_not_known_was_not_seen_before(member, held):
     """The reply that was lost had brought it."""
     member.broke("n1")
     [new] = member.joined("n2", 2, 3, [delivery(1), delivery(2)])
-    assert new.delivery.id == "2-0"
+    assert new.id == "2-0"
     assert member.held == {"1-0": held, "2-0": new}
 
 

@@ -2,22 +2,11 @@
 
 import asyncio
 
-import attrs
 import pytest
 
 from consuming import Recorder, counted, holders, is_settled, members, pending, running
 from step_redis import LeaseLost, RetryPolicy
 from step_redis.scripts import script
-
-
-@pytest.fixture
-async def behind(flavour, params, proxy):
-    """A pool whose connections go through the proxy."""
-    through = attrs.evolve(
-        params, host=proxy.host, port=proxy.port, socket_timeout=1, socket_connect_timeout=2
-    )
-    async with flavour.pool(through) as pool:
-        yield pool
 
 
 async def test_the_reply_to_ack_is_lost(flavour, behind, key, redis, publish, proxy, until):

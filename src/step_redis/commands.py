@@ -8,7 +8,7 @@ import attrs
 
 from step_redis.arguments import shown
 from step_redis.errors import ConfigurationError
-from step_redis.messages import Delivery
+from step_redis.lease import Held
 
 __all__ = [
     "Argument",
@@ -213,6 +213,6 @@ def read_pending(reply: Any) -> list[Pending]:
     return [Pending(row[0].decode(), row[3]) for row in reply]
 
 
-def new_deliveries(reply: Any) -> list[Delivery]:
+def new_deliveries(reply: Any) -> list[Held]:
     """Return the entries that a read of new ones delivered: each for the first time."""
-    return [Delivery(id_.decode(), fields or [], 1) for id_, fields in delivered(reply)]
+    return [Held(id_.decode(), fields or [], 1) for id_, fields in delivered(reply)]

@@ -1,6 +1,7 @@
 """The clock, and a moment until which something may wait."""
 
 import time
+from functools import partial
 from time import monotonic
 
 import attrs
@@ -10,15 +11,13 @@ __all__ = ["Deadline", "lease_now", "now"]
 now = monotonic
 
 
-def lease_now() -> float:
-    """Return the seconds on a clock that goes on while the machine sleeps, if there is one.
-
-    The server's clock goes on too, and ends leases by it.
-    """
-    return time.clock_gettime(_LEASE_CLOCK)
-
-
 _LEASE_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+lease_now = partial(time.clock_gettime, _LEASE_CLOCK)
+"""The seconds on a clock that goes on while the machine sleeps, if there is one.
+
+The server's clock goes on too, and ends leases by it.
+"""
 
 
 @attrs.frozen

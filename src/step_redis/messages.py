@@ -27,7 +27,7 @@ class ReceivedMessage(TypedDict):
     """None, or why the entry could not be decoded."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Delivery:
     """An entry that the server delivered to a consumer, not decoded yet.
 
@@ -43,19 +43,11 @@ class Delivery:
     consumers with leases only."""
     interrupted: int = 0
     """How many ended because their consumer was stopped."""
-    _size: int = attrs.field(default=-1, init=False, repr=False, eq=False)
 
     @property
     def failures(self) -> int:
         """How many of its deliveries failed, if this one does."""
         return max(1, self.count - self.lost - self.interrupted)
-
-    @property
-    def size(self) -> int:
-        """How many bytes its fields have."""
-        if self._size < 0:
-            self._size = sum(map(len, self.fields))
-        return self._size
 
 
 def new_messages(

@@ -3,7 +3,7 @@
 from typing import Generic, TypeVar
 from weakref import ref
 
-__all__ = ["Held", "Place"]
+__all__ = ["Counted", "Place", "nobody"]
 
 T = TypeVar("T")
 
@@ -14,7 +14,7 @@ class Place:
     __slots__ = ("__weakref__",)
 
 
-class Held(Generic[T]):
+class Counted(Generic[T]):
     """Things that count as long as somebody holds them.
 
     A KeyboardInterrupt may strike between any two steps: whatever it makes somebody drop counts no
@@ -39,3 +39,7 @@ class Held(Generic[T]):
         # Copied as one step: meanwhile others come and go.
         things = [of() for of in tuple(self.refs)]
         return [thing for thing in things if thing is not None]
+
+
+def nobody() -> None:
+    """Return who has a place if nobody has: what a weak reference to it would."""

@@ -121,7 +121,7 @@ class Actor(Client):
         target = stream if is_lane else self.world.random.choice(others)
         lane = self.group.name if is_lane else redrive_group(stream, self.group.name)
         call = script_calls.copy(
-            *(self.group.keys, self.group.name, name, held.delivery.id),
+            *(self.group.keys, self.group.name, name, held.id),
             target=target,
             fields=[b"lane", lane.encode()],
             delivery_fields=self.world.random.choice([("first", "last"), ("", "")]),
@@ -170,4 +170,4 @@ class Lane(Actor):
 
 
 def _ids(helds: list[Held]) -> list[str]:
-    return [held.delivery.id for held in helds]
+    return [held.id for held in helds]

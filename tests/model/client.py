@@ -84,7 +84,7 @@ class Client:
         """Try to settle messages that are free for it."""
         if not self.member.accepts(name, self.world.now):
             return
-        ids = [held.delivery.id for held in helds]
+        ids = [held.id for held in helds]
         request = self._send(kind, name, call, tuple(helds), ids=ids, **about)
         for held in helds:
             held.attempt = attempt
@@ -198,7 +198,7 @@ class Client:
             case "OK":
                 refused = _refused(request)
                 for held in request.helds:
-                    conclude = member.was_taken if held.delivery.id in refused else member.settled
+                    conclude = member.was_taken if held.id in refused else member.settled
                     conclude(held)
             case _:
                 self.world.counts[f"fenced {request.kind}"] += 1
@@ -215,7 +215,7 @@ class Client:
             self.world.counts["lease lost by a reply"] += 1
             return
         for held in new:
-            self.tokens[held] = request.tokens[held.delivery.id]
+            self.tokens[held] = request.tokens[held.id]
         self.conclusions.accepted(self.member, request, new)
         self.world.counts["delivered"] += len(new)
 

@@ -22,9 +22,9 @@ class Conclusions:
         group = request.group
         for held in new:
             self.evidence.accounts[held] = []
-            self._check_fields(group, held.delivery)
-            if not self.evidence.is_excused(group, [request.name], held.delivery.id):
-                self._check_owner(member, request, held.delivery)
+            self._check_fields(group, held)
+            if not self.evidence.is_excused(group, [request.name], held.id):
+                self._check_owner(member, request, held)
 
     def _check_fields(self, group: Group, delivery: Delivery) -> None:
         fields = dict(zip(delivery.fields[::2], delivery.fields[1::2], strict=True))
@@ -76,7 +76,7 @@ class Conclusions:
     def concluded(self, group: Group, member: Member, held: Held, names: list[str]) -> None:
         """A consumer, which had these names, believes to know how it ended for a message."""
         assert held.outcome is not None
-        evidence, one = self.evidence, held.delivery.id
+        evidence, one = self.evidence, held.id
         evidence.world.counts[f"concluded {held.outcome.name.lower()}"] += 1
         settled = any(one in request.settled for request in evidence.accounts[held])
         # What was handed back and came back at once is held as if nothing had happened.

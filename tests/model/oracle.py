@@ -127,7 +127,7 @@ class Oracle:
             if one in self.evidence.truths[request.group].pending:
                 raise self._violated("said to be settled, but pending", one, request)
         for held in request.helds:
-            if held.delivery.id in request.settled and held.outcome is Outcome.LOST:
+            if held.id in request.settled and held.outcome is Outcome.LOST:
                 raise self._violated("settled after it was concluded as lost", held, request)
 
     def _check_copy(self, request: Request, mine: set[str]) -> None:

@@ -49,10 +49,10 @@ def choose(rng: Random) -> str:
 def handle(message: Any, journal: Journal, *, acks_first: bool = False) -> Steps:
     """Handle a message; "done" is noted before any settlement that says so is sent."""
     kind, case = message.data["kind"], message._case
-    count = case.held.delivery.count
+    count = case.held.count
     # A redriven message says where it first was.
     origin = message.stream, message.id
-    about = {"m": case.membership.stream, "id": case.held.delivery.id, "n": count, "o": origin}
+    about = {"m": case.membership.stream, "id": case.held.id, "n": count, "o": origin}
     journal.write("start", **about, at=case.held.started_at, kind=kind)
     if acks_first:
         yield message.ack

@@ -106,23 +106,28 @@ def _observe_holding(
     def note_hold(self: Member, deliveries: Iterable[Delivery]) -> list[Held]:
         new = hold(self, deliveries)
         if new:
-            rows = [(one.delivery.id, one.delivery.count) for one in new]
+            rows = [(one.id, one.count) for one in new]
             journal.write("hold", m=streams[self], at=judged[self], rows=rows)
         return new
 
     def note_settled(self: Member, held: Held) -> None:
-        about = {"id": held.delivery.id, "n": held.delivery.count}
+        about = {"id": held.id, "n": held.count}
         journal.write("confirm", m=streams[self], **about)
         settled(self, held)
 
     def note_end(self: Member, held: Held, outcome: Outcome) -> None:
         if held.outcome is None:
-            about = {"id": held.delivery.id, "n": held.delivery.count}
+            about = {"id": held.id, "n": held.count}
             attempt = held.attempt and held.attempt.name
             journal.write("end", m=streams[self], **about, o=outcome.name, a=attempt)
         end(self, held, outcome)
 
+    def note_settled_all(self: Member, several: Iterable[Held]) -> None:
+        for held in several:
+            self.settled(held)
+
     Member._hold, Member.settled, Member._end = note_hold, note_settled, note_end
+    Member.settled_all = note_settled_all
 
 
 def _observe_scripts(journal: Journal) -> None:

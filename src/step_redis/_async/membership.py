@@ -3,6 +3,7 @@
 
 import logging
 from collections import deque
+from itertools import chain
 
 import attrs
 
@@ -39,6 +40,8 @@ class Shared:
     counters: Counters = attrs.field(factory=Counters)
     last_read: float | None = None
     last_settled: float | None = None
+    turn_at: float = 0.0
+    """When those who handle messages last let others go on; 0 to let them go on at once."""
     _untold: deque[tuple[str, tuple[object, ...]]] = attrs.field(factory=deque)
 
     def tell_later(self, text: str, *about: object) -> None:
@@ -119,8 +122,8 @@ class Membership:
         self.asked = False
         """Whether the reader was asked to bring more, since it last looked."""
         self._prefetch = prefetch
-        self._ready_bytes = 0
-        self._mean_bytes = 1
+        self._mean_bytes = 1.0
+        """Of a message that is ready, about."""
 
     def take(self, at: float) -> Held | None:
         """Return a message whose handling may begin, if there is one; the guard is held."""
@@ -130,10 +133,10 @@ class Membership:
         if not ready:
             return None
         held = ready.popleft()
-        self._ready_bytes -= held.delivery.size
         held.started_at = at
         if not self.asked and len(ready) <= self._prefetch.limit // 2:
             self.asked = True
+            self.shared.turn_at = 0.0
             # The others of its read waited about as long.
             self._prefetch.taken(at - held.came_at)
             self.changed.wake()
@@ -173,10 +176,11 @@ class Membership:
 
     def room(self) -> int:
         """Return how many messages to bring."""
-        left = self.shared.options.prefetch_bytes - self._ready_bytes
+        left = self.shared.options.prefetch_bytes - self._mean_bytes * len(self.ready)
         if left <= 0:
             return 0
-        return max(0, min(self._prefetch.limit - len(self.ready), max(1, left // self._mean_bytes)))
+        most = max(1, int(left / self._mean_bytes))
+        return max(0, min(self._prefetch.limit - len(self.ready), most))
 
     def is_half_empty(self) -> bool:
         """Whether it is worth a trip to bring more."""
@@ -186,30 +190,34 @@ class Membership:
         """Make messages ready, in the order of the stream."""
         if not new:
             return
-        counters = self.shared.counters
-        counters.received += len(new)
-        counters.redelivered += sum(held.delivery.count > 1 for held in new)
+        redelivered = 0
         self.shared.last_read = now()
         self._prefetch.came()
         at = lease_now()
         for held in new:
             held.came_at = at
+            if held.count > 1:
+                redelivered += 1
+        self.shared.counters.received += len(new)
+        self.shared.counters.redelivered += redelivered
         in_order = not self.ready or _order(self.ready[-1]) < _order(new[0])
         self.ready.extend(new)
         if not in_order:
             self.ready = deque(sorted(self.ready, key=_order))
-        size = sum(held.delivery.size for held in new)
-        self._ready_bytes += size
-        self._mean_bytes = max(1, size // len(new))
+        self._weigh(new)
         self.shared.arrivals.wake_one()
         if not self.is_open:
             # It came too late: it is handed back.
             self.changed.wake()
 
+    def _weigh(self, new: list[Held]) -> None:
+        size = sum(map(len, chain.from_iterable([held.fields for held in new])))
+        before = len(self.ready) - len(new)
+        self._mean_bytes = max(1.0, (self._mean_bytes * before + size) / len(self.ready))
+
     def moved(self, new: list[Held]) -> None:
         """It goes on under a fresh name, and these came with it."""
         self.ready = deque(held for held in self.ready if held.outcome is None)
-        self._count_ready()
         self.arrived(new)
         self.changed.wake()
 
@@ -217,11 +225,7 @@ class Membership:
         """Return all that is ready, which is not any more."""
         held = list(self.ready)
         self.ready.clear()
-        self._count_ready()
         return held
-
-    def _count_ready(self) -> None:
-        self._ready_bytes = sum(held.delivery.size for held in self.ready)
 
     def ring(self) -> None:
         """Let the next beat come at once."""
@@ -247,7 +251,6 @@ class Membership:
 
     def _tell_lost(self, why: str, count: int) -> None:
         self.ready.clear()
-        self._ready_bytes = 0
         self.shared.counters.leases_lost += 1
         self.shared.tell_later(
             "%s lost its lease in group %r of stream %r: %s. The %d messages that it held are"
@@ -259,4 +262,4 @@ class Membership:
 
 
 def _order(held: Held) -> tuple[int, int]:
-    return entry_id(held.delivery.id)
+    return entry_id(held.id)

@@ -60,7 +60,7 @@ class StepRedisMessage:
         Those times count too that do not count as failed since the consumer died or was stopped.
         After redriving it begins at 1 again.
         """
-        return self._case.held.delivery.count
+        return self._case.held.count
 
     @property
     def data(self) -> dict[Any, Any]:
@@ -99,7 +99,7 @@ class StepRedisMessage:
     def _decoded(self) -> Decoded:
         if self._read is None:
             codec = self._case.membership.shared.codec
-            self._read = codec.decode(self._case.held.delivery.fields)
+            self._read = codec.decode(self._case.held.fields)
         return self._read
 
     async def ack(self) -> None:

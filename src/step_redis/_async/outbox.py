@@ -14,7 +14,7 @@ from step_redis.commands import Argument
 from step_redis.deadline import now
 from step_redis.errors import StepRedisError
 from step_redis.failures import no_stream, reply_failure
-from step_redis.place import Held
+from step_redis.place import Counted, nobody
 from step_redis.publishing import CHUNK_MESSAGES, batch, read_ids
 from step_redis.scripts import MOST_VALUES
 
@@ -38,8 +38,8 @@ class Outbox:
         self._stream = stream
         self._options = options
         self._guard = aio.Guard()
-        self._slots: Held[Slot] = Held()
-        self._late: Held[Slot] = Held()
+        self._slots: Counted[Slot] = Counted()
+        self._late: Counted[Slot] = Counted()
         """Those that others do not wait for any more."""
         self._at_once = aio.batches_at_once(0)
         self._queue = Queue()
@@ -242,7 +242,7 @@ class Outbox:
         """Let others go on with what was not done with a slot; the guard is held."""
         for left in self._queue.sent:
             if left.owner() is slot:
-                left.owner = _nobody
+                left.owner = nobody
 
     def _appoint(self) -> None:
         """Let some who wait send the next batches; the guard is held."""
@@ -297,7 +297,3 @@ def _read(result: bytes, count: int) -> tuple[list[str], ResponseError | None]:
             f"the server answered with {len(ids)} ids for {count} messages", outcome_unknown=True
         )
     return ids, refusal
-
-
-def _nobody() -> None:
-    """Stand for what is not there any more."""

@@ -341,8 +341,11 @@ class Signal:
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
-            async with asyncio.timeout(seconds):
+            if seconds is None:
                 await future
+            else:
+                async with asyncio.timeout(seconds):
+                    await future
         except builtins.TimeoutError:
             return
         except asyncio.CancelledError:

@@ -20,7 +20,7 @@ from step_redis.arguments import HandlerKindError
 from step_redis.commands import Command, packed
 from step_redis.deadline import Deadline, now
 from step_redis.errors import ConfigurationError
-from step_redis.place import Held, Place
+from step_redis.place import Counted, Place
 
 __all__ = [
     "Connection",
@@ -114,7 +114,7 @@ class Places:
         self._begin()
 
     def _begin(self) -> None:
-        self._taken: Held[Place] = Held()
+        self._taken: Counted[Place] = Counted()
         self._waiting: deque[weakref.ref[Place]] = deque()
         # Taken by itself, it is C code, which a KeyboardInterrupt does not leave locked.
         self._guard = _thread.RLock()
@@ -168,7 +168,7 @@ class ConnectionPool(redis.BlockingConnectionPool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # No lock: a KeyboardInterrupt could leave it locked. Each step on these is one.
-        self._asking: Held[Place] = Held()
+        self._asking: Counted[Place] = Counted()
         self._at_hand: deque[Connection] = deque()
         self._process = os.getpid()
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # redis-py's

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
+from .gathering import Gathering
 from .intake import Intake
 from .keeper import Keeper
 from .membership import Membership
@@ -20,6 +21,7 @@ class Branch:
 
     membership: Membership
     settler: Settler
+    gathering: Gathering
     keeper: Keeper
     intake: Intake
     dead: str
@@ -31,4 +33,6 @@ class Branch:
     def of(cls, membership: Membership, dead: str) -> Self:
         """Return a membership with those who work on it."""
         settler = Settler(membership)
-        return cls(membership, settler, Keeper(membership), Intake(membership, settler), dead)
+        gathering = Gathering(membership, settler)
+        keeper, intake = Keeper(membership), Intake(membership, settler)
+        return cls(membership, settler, gathering, keeper, intake, dead)

@@ -17,6 +17,7 @@ from step_redis.deadline import lease_now, now
 from step_redis.errors import EncodeError, LeaseLost, StepRedisError
 from step_redis.failures import Subject, told
 from step_redis.lease import Attempt, Held
+from step_redis.place import Place
 from step_redis.policy import RetryPolicy
 from step_redis.scripts import MOST_VALUES
 from step_redis.settlement import BuildCall, Settlement
@@ -27,6 +28,13 @@ from .membership import Membership
 
 _OURS = RESERVED_PREFIX.encode()
 
+_KNOWN_NAMES = 1000
+_KNOWN_LENGTH = 64
+"""So many names of fields, of so many bytes at most, are remembered."""
+
+_foreign_names: set[bytes] = set()
+"""Names of fields that are not ours: messages repeat a few."""
+
 
 class Case:
     """A held message and what can become of it, for consumers and for the messages users hold.
@@ -36,15 +44,15 @@ class Case:
     Args:
         branch: Through which it came.
         held: The message.
-        by_worker: Whether one of ours handles it; else whoever iterates does.
+        worker: Who handles it, if it is one of ours; else whoever iterates does.
     """
 
-    __slots__ = ("abandoned", "branch", "by_worker", "held", "is_odd", "is_second", "time")
+    __slots__ = ("abandoned", "branch", "held", "is_odd", "is_second", "time", "worker")
 
-    def __init__(self, branch: Branch, held: Held, by_worker: bool) -> None:
+    def __init__(self, branch: Branch, held: Held, worker: Place | None) -> None:
         self.branch = branch
         self.held = held
-        self.by_worker = by_worker
+        self.worker = worker
         self.abandoned = False
         """Whether it took too long and somebody else goes on in its place."""
         self.is_second = False
@@ -72,7 +80,7 @@ class Case:
     @property
     def id(self) -> str:
         """The id it was first published with."""
-        delivery = self.held.delivery
+        delivery = self.held
         if self.membership.redrives:
             return original_id(delivery.fields) or delivery.id
         return delivery.id
@@ -93,12 +101,20 @@ class Case:
     @property
     def is_open(self) -> bool:
         """Whether its handler may be at it, and not in the midst of settling it."""
-        return not self.held.settling and (self.by_worker or self.held.outcome is None)
+        return not self.held.settling and (self.worker is not None or self.held.outcome is None)
 
     @property
     def may_be_unreadable(self) -> bool:
         """Whether it may be that the entry cannot be decoded: others need not be, to be sure."""
-        return _OURS in b" ".join(self.held.delivery.fields[::2])
+        names = self.held.fields[::2]
+        if _foreign_names.issuperset(names):
+            return False
+        if _OURS in b" ".join(names):
+            return True
+        is_room = len(_foreign_names) + len(names) <= _KNOWN_NAMES
+        if is_room and max(map(len, names)) <= _KNOWN_LENGTH:
+            _foreign_names.update(names)
+        return False
 
     @property
     def _retry(self) -> RetryPolicy:
@@ -112,12 +128,12 @@ class Case:
     @property
     def lost_too_often(self) -> bool:
         """Whether it may be what kills consumers."""
-        return self._retry.gives_up_on_lost(self.held.delivery.lost)
+        return self._retry.gives_up_on_lost(self.held.lost)
 
     @property
     def failures(self) -> int:
         """How many of its deliveries failed, this one included."""
-        return self.held.delivery.failures
+        return self.held.failures
 
     def told(self, action: str) -> AbstractContextManager[None]:
         """Log a failure of what is done with it, once."""
@@ -128,7 +144,7 @@ class Case:
     def ack(self) -> None:
         """Acknowledge it; return when the server has confirmed."""
         with self.told("ack"):
-            self.branch.settler.acknowledge(self.held)
+            self.branch.gathering.acknowledge(self.held)
 
     def nack(self, delay_seconds: float | None) -> None:
         """Retry it as failed, after a delay or as the policy says; give it up after the last."""
@@ -165,12 +181,12 @@ class Case:
     def give_up(self, kind: str, text: str) -> None:
         """Move it to the dead-letter stream."""
         fields = dead_letter_fields(
-            self.held.delivery.fields,
+            self.held.fields,
             stream=self.stream,
             message_id=self.id,
             group=self.group,
             consumer=self.membership.member.base,
-            deliveries=self.held.delivery.count,
+            deliveries=self.held.count,
             error_type=kind,
             error_text=text,
         )

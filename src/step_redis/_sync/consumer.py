@@ -35,6 +35,7 @@ from .crew import Crew
 from .membership import Membership, Shared
 from .message import StepRedisMessage
 from .pool import StepRedisPool, connections_of
+from .taking import Taking
 
 _logger = logging.getLogger("step_redis")
 
@@ -108,7 +109,8 @@ class StepRedisConsumer:
             changed=threads.Signal(self._guard),
         )
         self._branches = [branch for name in names for branch in self._branches_of(name)]
-        self._crew = Crew(self._shared, self.name, self._branches)
+        self._taking = Taking(self._shared, self._branches)
+        self._crew = Crew(self._shared, self.name, self._branches, self._taking)
         self._jobs: list[threads.Worker] = []
         self._keepers: list[threads.Worker] = []
         self._state: Literal["new", "running", "ending", "ended"] = "new"
@@ -197,7 +199,7 @@ class StepRedisConsumer:
         """
         self._start(None)
         try:
-            while (case := self._crew.next(by_worker=False)) is not None:
+            while (case := self._taking.next()) is not None:
                 yield StepRedisMessage(case)
         finally:
             self._stop_bringing()
@@ -245,7 +247,7 @@ class StepRedisConsumer:
         ]
         with self._guard:
             shared, at = self._shared, now()
-            handling = [case.seconds for case in self._crew.handling()]
+            handling = [case.seconds for case in self._taking.handling()]
             health = ConsumerHealth(
                 running=self._state == "running",
                 stuck=False,
@@ -258,7 +260,7 @@ class StepRedisConsumer:
                 streams=tuple(streams),
                 counters=attrs.evolve(shared.counters),
             )
-            is_settling = not all(branch.settler.is_idle for branch in self._branches)
+            is_settling = not all(branch.gathering.is_idle for branch in self._branches)
             seen = (shared.last_read, shared.last_settled, self._started_at)
         idle_seconds = at - max(moment for moment in seen if moment is not None)
         timeout = self._options.handler_timeout_seconds or 0
@@ -295,7 +297,7 @@ class StepRedisConsumer:
         for branch in self._branches:
             self._keepers.append(self._job("keeper", branch.keeper.keep))
             self._keepers.append(self._job("reader", branch.intake.read))
-            self._job("sender", branch.settler.keep_sending)
+            self._job("sender", branch.gathering.keep_sending)
         if self._options.handler_timeout_seconds is not None:
             self._job("watch", self._crew.watch, handle)
 
