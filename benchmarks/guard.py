@@ -21,14 +21,14 @@ from .rows import Row
 from .server import started_server
 
 BOUNDS: Mapping[tuple[str, str], float] = {
-    ("lone-asyncio", "redis-py"): 0.25,
-    ("lone-blocking", "redis-py"): 0.25,
-    ("tasks", "redis-py, blocking pool of 20"): 2.5,
-    ("threads", "redis-py"): 0.5,
-    ("batch-asyncio", "redis-py, pipelines"): 1.6,
-    ("batch-blocking", "redis-py, pipelines"): 0.8,
-    ("run-asyncio", "redis-py, one by one"): 5,
-    ("run-blocking", "redis-py, one by one"): 4,
+    ("lone-asyncio", "redis-py"): 0.35,
+    ("lone-blocking", "redis-py"): 0.35,
+    ("tasks", "redis-py, blocking pool of 20"): 4,
+    ("threads", "redis-py"): 0.9,
+    ("batch-asyncio", "redis-py, pipelines"): 2,
+    ("batch-blocking", "redis-py, pipelines"): 1,
+    ("run-asyncio", "redis-py, one by one"): 12,
+    ("run-blocking", "redis-py, one by one"): 8,
     ("receive-asyncio", "redis-py, batches of 100"): 0.4,
     ("receive-blocking", "redis-py, batches of 100"): 0.4,
 }

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from .payloads import SMALL
 from .rows import Row
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw how many times faster step_redis is than each peer; the suffix says the format."""
+    """Draw how many times faster step_redis is than peers; the suffix says the format.
+
+    It shows small messages and what has a goal: the rest would not fit beside it.
+    """
     import matplotlib as mpl  # noqa: PLC0415 - needed for the picture only
 
     mpl.use("Agg")
@@ -17,10 +21,11 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         row
         for row in rows
         if row.ratio is not None
-        and (row.goal is None or row.goal.kind == "least")
+        and row.what.endswith(SMALL.name)
+        and (row.goal is not None and row.goal.kind == "least")
         and not row.peer.startswith("step_redis")
     ]
-    labels = [f"{row.what}\nagainst {row.peer}" for row in shown]
+    labels = [f"{row.what.removesuffix(f', {SMALL.name}')}\nagainst {row.peer}" for row in shown]
     ratios = [row.ratio or 0.0 for row in shown]
     figure, axes = plt.subplots(figsize=(9, 0.5 * len(shown) + 1))
     bars = axes.barh(labels, ratios, color="#2a6f97")
