@@ -24,7 +24,10 @@ from step_redis.scripts import script
 __all__ = ["LEDGER_SECONDS", "Lane", "Lanes", "Numbered", "Operation"]
 
 LEDGER_SECONDS = 900
-"""How long the server remembers what a producer did last; nothing is repeated for that long."""
+"""How long the server remembers what a producer did last, or up to a minute less.
+
+Nothing is repeated for that long.
+"""
 
 _KEPT_SECONDS = 60
 """How long that is enough: the server is told the time with one operation a minute."""

@@ -18,7 +18,8 @@ class Counted(Generic[T]):
     """Things that count as long as somebody holds them.
 
     A KeyboardInterrupt may strike between any two steps: whatever it makes somebody drop counts no
-    more. It is a WeakSet that shows its references, since each call looks how many there are.
+    more, once its traceback is gone too. It is a WeakSet that shows its references, since each call
+    looks how many there are.
     """
 
     __slots__ = ("refs",)

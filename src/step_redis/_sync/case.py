@@ -80,10 +80,10 @@ class Case:
     @property
     def id(self) -> str:
         """The id it was first published with."""
-        delivery = self.held
+        held = self.held
         if self.membership.redrives:
-            return original_id(delivery.fields) or delivery.id
-        return delivery.id
+            return original_id(held.fields) or held.id
+        return held.id
 
     @property
     def seconds(self) -> float:
